@@ -1,0 +1,189 @@
+r"""Softmax cross-entropy as a merge of partial states, and its gradients.
+
+For logits :math:`z`, labels :math:`l` and any set of classes, the state is
+
+.. math::
+
+    m = \max_j z_j,\quad n = |\{j : z_j = m\}|,\quad r = \sum_{z_j < m} e^{z_j - m},\quad
+    t = \sum_j l_j (z_j - m),\quad q = \sum_j l_j .
+
+States of disjoint sets merge by moving both to the larger maximum. The whole row then gives
+:math:`\log s = \log(n + r)` and the loss :math:`q \log s - t = \sum_j l_j (\log s - (z_j - m))`.
+The classes that attain the maximum are counted, not summed: when one class has nearly all the
+probability, ``1 + r`` would round away what the loss is made of.
+
+A class whose label is 0 adds nothing to :math:`t`, even if its logit is -inf (0, not 0 * inf). No
+class has the maximum of a row that holds NaN or +inf, or nothing but -inf: ``n = 0`` marks it.
+
+SIMD lanes, chunks of a row and threads all use these functions, on numbers or on vectors.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .compensated import accumulate, add_pairs, low_part, scale_pair, total_of
+from .constants import constants
+from .exponential import exp, exp_scaled, log_of_sum
+from .primitives import fma, maximum, where
+
+
+class State(NamedTuple):
+    """What is known of a set of classes. Sums are pairs, see :mod:`.compensated`.
+
+    Attributes
+    ----------
+    top
+        m, the largest logit; at least the lowest finite number.
+    count
+        n, how many classes attain it.
+    rest, rest_low
+        r, the sum of ``exp(z - m)`` over the other classes.
+    dot, dot_low
+        t, the sum of ``label * (z - m)``.
+    mass, mass_low
+        q, the sum of the labels.
+    """
+
+    top: Any
+    count: Any
+    rest: Any
+    rest_low: Any
+    dot: Any
+    dot_low: Any
+    mass: Any
+    mass_low: Any
+
+
+class Finished(NamedTuple):
+    """What a whole row has come to.
+
+    Attributes
+    ----------
+    top
+        m, the largest logit.
+    log_sum
+        ``log s``, with ``s`` the sum of ``exp(z - m)``; NaN for a row without a finite maximum.
+    inverse
+        ``1 / s``, NaN likewise.
+    """
+
+    top: Any
+    log_sum: Any
+    inverse: Any
+
+
+def smooth(label: Any, keep: Any, uniform: Any) -> Any:
+    """Label smoothing: ``label * (1 - smoothing) + smoothing / classes`` (1 and 0 for none)."""
+    return fma(label, keep, uniform)
+
+
+def exp_of_class(z: Any, m: Any) -> tuple[Any, Any]:
+    """One class: ``d = z - m`` and ``2**bias * exp(d)``."""
+    d = z - m
+    return d, exp_scaled(d)
+
+
+def add_exp(d: Any, e: Any, count: Any, rest: Any) -> tuple[Any, Any]:
+    """Add a class to the sums of exponentials (`rest` scaled as `e` is)."""
+    c = constants(d)
+    return count + where(d == c.zero, c.one, c.zero), rest + where(d < c.zero, e, c.zero)
+
+
+def add_label(d: Any, label: Any, dot: Any, mass: Any) -> tuple[Any, Any]:
+    """Add a class to the sums over labels."""
+    c = constants(d)
+    return where(label != c.zero, fma(label, d, dot), dot), mass + label
+
+
+def move(state: State, m: Any) -> State:
+    """The same classes, seen from a maximum that is not smaller."""
+    shift = state.top - m
+    factor = exp(shift)
+    stays = shift == 0.0
+    rest, rest_low = scale_pair(state.rest, state.rest_low, factor)
+    rest, rest_low = accumulate(rest, rest_low, where(stays, 0.0, state.count * factor))
+    moved, moved_low = scale_pair(state.mass, state.mass_low, shift)
+    # Where no class has a label, there is nothing to move, be the distance infinite.
+    unlabelled = state.mass == 0.0
+    dot, dot_low = add_pairs(
+        state.dot,
+        state.dot_low,
+        where(unlabelled, 0.0, moved),
+        where(unlabelled, 0.0, low_part(moved, moved_low)),
+    )
+    return State(
+        m,
+        where(stays, state.count, 0.0),
+        rest,
+        rest_low,
+        dot,
+        dot_low,
+        state.mass,
+        state.mass_low,
+    )
+
+
+def merge(first: State, second: State) -> State:
+    """The state of both sets of classes together."""
+    m = maximum(first.top, second.top)
+    a = move(first, m)
+    b = move(second, m)
+    rest, rest_low = add_pairs(a.rest, a.rest_low, b.rest, b.rest_low)
+    dot, dot_low = add_pairs(a.dot, a.dot_low, b.dot, b.dot_low)
+    mass, mass_low = add_pairs(a.mass, a.mass_low, b.mass, b.mass_low)
+    return State(m, a.count + b.count, rest, rest_low, dot, dot_low, mass, mass_low)
+
+
+def finish(state: State) -> Finished:
+    """Turn the state of a whole row into what loss and gradient need."""
+    valid = state.count > 0.0
+    s = where(valid, total_of(state.count + state.rest, state.rest_low), np.nan)
+    return Finished(
+        state.top,
+        where(valid, log_of_sum(state.count, state.rest, state.rest_low), np.nan),
+        1.0 / s,
+    )
+
+
+def dense_loss(state: State, row: Finished) -> Any:
+    """``q log s - t``: the loss for one label per class."""
+    low = fma(low_part(state.mass, state.mass_low), row.log_sum, -low_part(state.dot, state.dot_low))
+    return fma(state.mass, row.log_sum, -state.dot) + low
+
+
+def sparse_loss(z: Any, row: Finished) -> Any:
+    """``log s - (z - m)``: the loss when `z` is the logit of the only label."""
+    return row.log_sum - (z - row.top)
+
+
+def class_loss(label: Any, z: Any, row: Finished) -> Any:
+    """One class's term of the loss, formed as TensorFlow forms it; 0 where the label is 0."""
+    return where(label == 0.0, 0.0, label * (row.log_sum - (z - row.top)))
+
+
+def probability(z: Any, row: Finished) -> Any:
+    """``exp(z - m) / s`` in float64."""
+    return exp(z - row.top) * row.inverse
+
+
+def dense_gradient(e: Any, to_probability: Any, label: Any, scale: Any) -> Any:
+    """``scale * (p - label)``, with ``p = e * to_probability``: the derivative by the logit."""
+    return fma(e, to_probability, -label) * scale
+
+
+def sparse_gradient(e: Any, to_probability: Any, scale: Any) -> Any:
+    """``scale * p``: the derivative by the logit of every class that is not the label."""
+    return e * to_probability * scale
+
+
+def sparse_label_gradient(p: Any, scale: Any) -> Any:
+    """``scale * (p - 1)``: the derivative by the logit of the label's class."""
+    return (p - 1.0) * scale
+
+
+def label_gradient(z: Any, m: Any, log_sum: Any, scale: Any) -> Any:
+    """``scale * (log s - (z - m))``: the derivative by the label, minus log-softmax."""
+    return (log_sum - (z - m)) * scale
