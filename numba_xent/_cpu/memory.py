@@ -1,0 +1,206 @@
+"""Strided memory of any dtype, read and written as tiles of compute-dtype registers.
+
+A *tile* is `vectors` registers of `lanes` numbers each: number ``i`` of register ``v`` lies at
+``address + v * vector + i * lane`` (bytes). Kernels work on tiles that are contiguous within a
+register and in the compute dtype. A *reader* copies any other tile into a small buffer of such
+registers, and a *writer* does the reverse; the buffer stays in L1 cache. A register that is only
+partly used is filled with a padding that changes no result.
+
+Readers and writers are compiled for one dtype each, when it is first met, and kernels call them by
+their address: so kernels are compiled for compute dtypes only, and know nothing about dtypes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.extending import register_jitable
+
+from .._math.half import (
+    bfloat16_to_float,
+    float16_to_float,
+    float_to_bfloat16,
+    float_to_float16,
+)
+from .compile import compile_callback, digest
+from .vector import (
+    bits_register,
+    call_at,
+    convert,
+    first_lane,
+    lanes_of,
+    load,
+    load_as,
+    size_of,
+    spread,
+    store,
+    store_as,
+    zeros,
+)
+
+# A typed zero for each dtype that is read as it is; halves are read as their bits.
+_STORED = {
+    "float16": np.uint16(0),
+    "bfloat16": np.uint16(0),
+    "float32": np.float32(0),
+    "float64": np.float64(0),
+    "int8": np.int8(0),
+    "uint8": np.uint8(0),
+    "bool": np.uint8(0),
+    "int32": np.int32(0),
+    "int64": np.int64(0),
+}
+READABLE = frozenset(_STORED)
+"""Names of the dtypes that kernels read where they lie; others are converted first."""
+
+_F32, _I32, _I64, _U16 = np.float32(0), np.int32(0), np.int64(0), np.uint16(0)
+_READER = types.void(*[types.int64] * 6, types.float64)
+_WRITER = types.void(*[types.int64] * 6)
+
+
+@register_jitable
+def _read_numbers(tile: Any, stored: Any, buffer: int, zero: Any) -> None:
+    """Copy a tile of plain numbers, of the type of `stored`, to registers like `zero`."""
+    address, lane, vector, lanes, vectors = tile
+    register, number = size_of(zero), size_of(first_lane(zero))
+    if lanes == lanes_of(zero) and lane == size_of(stored):
+        for v in range(vectors):
+            store(buffer + v * register, load_as(address + v * vector, stored, zero))
+    else:
+        for v in range(vectors):
+            for i in range(lanes):
+                value = load_as(address + v * vector + i * lane, stored, first_lane(zero))
+                store(buffer + v * register + i * number, value)
+
+
+@register_jitable
+def _read_halves(tile: Any, to_float: Any, buffer: int, zero: Any) -> None:
+    """Copy a tile of halves, whose bits `to_float` understands, to registers like `zero`."""
+    address, lane, vector, lanes, vectors = tile
+    whole = bits_register(zero)
+    for v in range(vectors):
+        target = buffer + v * size_of(zero)
+        if lanes == lanes_of(zero) and lane == size_of(_U16):
+            bits = load_as(address + v * vector, _U16, whole)
+        else:
+            # The register's own place holds its bits until they are converted.
+            for i in range(lanes):
+                bit = load_as(address + v * vector + i * lane, _U16, _I32)
+                store(target + i * size_of(_I32), bit)
+            bits = load(target, whole)
+        store(target, convert(to_float(bits), zero))
+
+
+@register_jitable
+def _write_numbers(tile: Any, stored: Any, buffer: int, zero: Any) -> None:
+    """Copy registers like `zero` to a tile of plain numbers of the type of `stored`."""
+    address, lane, vector, lanes, vectors = tile
+    register, number = size_of(zero), size_of(first_lane(zero))
+    if lanes == lanes_of(zero) and lane == size_of(stored):
+        for v in range(vectors):
+            store_as(address + v * vector, load(buffer + v * register, zero), stored)
+    else:
+        for v in range(vectors):
+            for i in range(lanes):
+                value = load(buffer + v * register + i * number, first_lane(zero))
+                store_as(address + v * vector + i * lane, value, stored)
+
+
+@register_jitable
+def _write_halves(tile: Any, from_float: Any, buffer: int, zero: Any) -> None:
+    """Copy registers like `zero` to a tile of halves, whose bits `from_float` makes."""
+    address, lane, vector, lanes, vectors = tile
+    for v in range(vectors):
+        source = buffer + v * size_of(zero)
+        bits = from_float(convert(load(source, zero), _F32))
+        if lanes == lanes_of(zero) and lane == size_of(_U16):
+            store_as(address + v * vector, bits, _U16)
+        else:
+            store(source, bits)
+            for i in range(lanes):
+                bit = load(source + i * size_of(_I32), _I32)
+                store_as(address + v * vector + i * lane, bit, _U16)
+
+
+def _make_reader(compute: str, dtype: str, source: str) -> Callable[..., None]:
+    stored = _STORED[dtype]
+    is_float16 = dtype == "float16"
+    is_bfloat16 = dtype == "bfloat16"
+
+    def read(
+        address: int, lane: int, vector: int, lanes: int, vectors: int, buffer: int, padding: float
+    ) -> None:
+        _ = source  # part of what the compiled function is cached by
+        zero = zeros(compute)
+        tile = (address, lane, vector, lanes, vectors)
+        if is_float16:
+            _read_halves(tile, float16_to_float, buffer, zero)
+        elif is_bfloat16:
+            _read_halves(tile, bfloat16_to_float, buffer, zero)
+        else:
+            _read_numbers(tile, stored, buffer, zero)
+        number = size_of(first_lane(zero))
+        for v in range(vectors):
+            for i in range(lanes, lanes_of(zero)):
+                store(buffer + v * size_of(zero) + i * number, first_lane(spread(padding, zero)))
+
+    return read
+
+
+def _make_writer(compute: str, dtype: str, source: str) -> Callable[..., None]:
+    stored = _STORED[dtype]
+    is_float16 = dtype == "float16"
+    is_bfloat16 = dtype == "bfloat16"
+
+    def write(
+        address: int, lane: int, vector: int, lanes: int, vectors: int, buffer: int
+    ) -> None:
+        _ = source
+        zero = zeros(compute)
+        tile = (address, lane, vector, lanes, vectors)
+        if is_float16:
+            _write_halves(tile, float_to_float16, buffer, zero)
+        elif is_bfloat16:
+            _write_halves(tile, float_to_bfloat16, buffer, zero)
+        else:
+            _write_numbers(tile, stored, buffer, zero)
+
+    return write
+
+
+@functools.cache
+def reader(compute: str, dtype: str) -> int:
+    """The address of the compiled reader of a dtype into registers of a compute dtype."""
+    function = _make_reader(compute, dtype, digest())
+    return compile_callback(function, _READER, f"read_{dtype}_as_{compute}")
+
+
+@functools.cache
+def writer(compute: str, dtype: str) -> int:
+    """The address of the compiled writer of registers of a compute dtype as another dtype."""
+    function = _make_writer(compute, dtype, digest())
+    return compile_callback(function, _WRITER, f"write_{dtype}_from_{compute}")
+
+
+@register_jitable
+def read_tile(
+    t: Any, address: int, lanes: int, vectors: int, padding: float, buffer: int
+) -> None:
+    """Copy a tile of a tensor to the buffer, unused lanes set to `padding`."""
+    call_at(t.mover, (address, t.lane, t.vector, lanes, vectors, buffer, padding))
+
+
+@register_jitable
+def write_tile(t: Any, address: int, lanes: int, vectors: int, buffer: int) -> None:
+    """Copy the buffer to a tile of a tensor; the buffer may be used up."""
+    call_at(t.mover, (address, t.lane, t.vector, lanes, vectors, buffer))
+
+
+@register_jitable
+def read_index(t: Any, address: int) -> int:
+    """The integer of a tensor of int32 or int64 at an address."""
+    return load_as(address, _I32, _I64) if t.itemsize == size_of(_I32) else load(address, _I64)

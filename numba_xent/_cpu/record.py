@@ -1,0 +1,111 @@
+"""What a kernel is told: one record of numbers, so that a call costs little and takes one argument.
+
+Addresses and strides are in bytes. A *unit* is what a kernel solves at once: one example whose
+classes fill the lanes (rows), or as many neighbouring examples as there are lanes (columns).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Tensor(NamedTuple):
+    """One operand or output as a kernel sees it; address 0 means that there is none.
+
+    Attributes
+    ----------
+    address
+        Of the element of the first example and class.
+    outer, unit, lane, vector
+        Steps to the next outer index, unit, lane and register.
+    classes
+        Step to the next class.
+    itemsize
+        Bytes of an element.
+    mover
+        The address of the reader (operands) or writer (outputs), see :mod:`.memory`.
+    direct
+        1 if whole registers can be loaded or stored where they lie, without a copy.
+    """
+
+    address: int = 0
+    outer: int = 0
+    unit: int = 0
+    lane: int = 0
+    vector: int = 0
+    classes: int = 0
+    itemsize: int = 0
+    mover: int = 0
+    direct: int = 0
+
+
+class Shape(NamedTuple):
+    """How the work is cut up.
+
+    Attributes
+    ----------
+    rows
+        1 if the lanes of a register are classes of one example, 0 if they are examples.
+    classes, outer, inner
+        The canonical shape.
+    units
+        Units for each outer index.
+    vectors
+        Full registers for each unit.
+    tail
+        Classes left over for a last, partly filled register (rows only).
+    chunk, chunks
+        Registers in a chunk, and how many chunks there are.
+    keep
+        1 if the exponentials of all chunks are kept until the gradient is written.
+    raw
+        1 if losses are stored unweighted and their weighted sum is returned.
+    tasks
+        Pieces of work to share between threads.
+    """
+
+    rows: int
+    classes: int
+    outer: int
+    inner: int
+    units: int
+    vectors: int
+    tail: int
+    chunk: int
+    chunks: int
+    keep: int
+    raw: int
+    tasks: int
+
+
+class Numbers(NamedTuple):
+    """The real parameters: label smoothing as ``label * keep_label + uniform``, and the scale that
+    multiplies every gradient."""
+
+    keep_label: float
+    uniform: float
+    scale: float
+
+
+TENSORS = ("logits", "labels", "weights", "upstream", "loss", "losses", "d_logits", "d_labels")
+"""The operands and outputs of a problem, in the order in which they are packed. ``losses`` is
+``loss`` once more, to be read when losses are summed."""
+
+_TENSOR_DTYPE = np.dtype([(name, np.int64) for name in Tensor._fields])
+DTYPE = np.dtype(
+    [(name, _TENSOR_DTYPE) for name in TENSORS]
+    + [(name, np.int64) for name in Shape._fields]
+    + [(name, np.float64) for name in Numbers._fields]
+)
+_PACKER = struct.Struct(
+    f"={len(TENSORS) * len(Tensor._fields) + len(Shape._fields)}q{len(Numbers._fields)}d"
+)
+
+
+def pack(tensors: tuple[Tensor, ...], shape: Shape, numbers: Numbers) -> np.ndarray[Any, Any]:
+    """One record, as an array of length 1."""
+    integers = [value for tensor in tensors for value in tensor]
+    return np.frombuffer(_PACKER.pack(*integers, *shape, *numbers), dtype=DTYPE)
