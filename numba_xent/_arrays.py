@@ -1,0 +1,184 @@
+"""Array-likes to arrays, by TensorFlow's rules, and what the library knows about dtypes.
+
+NumPy arrays and scalars keep their dtype. Python numbers and nested lists of them become float32,
+int32 (int64 if they do not fit) or bool, as in ``tf.convert_to_tensor``.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+FLOAT_NAMES = ("float16", "bfloat16", "float32", "float64")
+"""Names of the dtypes that logits, losses and gradients may have."""
+
+_INT32 = np.iinfo(np.int32)
+_CUDA_HINT = (
+    "is a CUDA array, but this version of numba_xent computes on NumPy arrays only; copy it to the "
+    "host first"
+)
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
+def _from_python(value: Any, name: str, floats: type[np.floating[Any]]) -> Array:
+    """Python numbers, or nested lists of them (and perhaps of arrays)."""
+    try:
+        array = np.array(value)
+    except OverflowError as error:
+        raise ValueError(f"{name}: {error}") from None
+    except ValueError as error:
+        raise ValueError(
+            f"{name} must be a rectangular array of numbers, got a ragged sequence: {error}"
+        ) from None
+    if any(isinstance(leaf, (np.ndarray, np.generic)) for leaf in _leaves(value)):
+        return array  # somebody chose the dtype
+    if array.dtype == np.float64:
+        with np.errstate(over="ignore"):
+            narrow = array.astype(floats)
+        lost = np.isinf(narrow) & ~np.isinf(array)
+        if lost.any():
+            raise ValueError(
+                f"{name}: {array[lost].flat[0].item()!r} does not fit float32, the dtype of Python "
+                "floats; pass a float64 array"
+            )
+        return narrow
+    if array.dtype == np.int64 and (
+        array.size == 0 or (array.min() >= _INT32.min and array.max() <= _INT32.max)
+    ):
+        return array.astype(np.int32)
+    return array
+
+
+def as_array(value: Any, name: str, floats: type[np.floating[Any]] = np.float32) -> Array:
+    """`value` as a NumPy array that is not copied if it is one.
+
+    Parameters
+    ----------
+    value
+        Any array-like.
+    name
+        The argument's name, for messages.
+    floats
+        What Python floats become.
+
+    Raises
+    ------
+    ValueError
+        If it is None, ragged, or a Python number beyond its dtype.
+    TypeError
+        If it is a masked or CUDA array, or cannot be made an array of numbers.
+    """
+    if type(value) is np.ndarray:
+        array = value
+    elif value is None:
+        raise ValueError(f"{name} must not be None.")
+    elif isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost; pass its data")
+    elif isinstance(value, (bool, int, float, complex, list, tuple)) and not isinstance(
+        value, np.generic
+    ):
+        array = _from_python(value, name, floats)
+    elif isinstance(value, (str, bytes)):
+        raise TypeError(f"{name} must be an array of numbers, got {type(value).__name__}")
+    elif hasattr(value, "__cuda_array_interface__"):
+        raise TypeError(f"{name} {_CUDA_HINT}")
+    else:
+        array = _from_object(value, name)
+    if array.dtype.kind in "OSUMm" or (array.dtype.kind == "V" and array.dtype.names is not None):
+        raise TypeError(f"{name} must be an array of numbers, got dtype {array.dtype}")
+    return array
+
+
+def _from_object(value: Any, name: str) -> Array:
+    """Anything that knows how to become an array."""
+    try:
+        if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
+            return np.asarray(value)
+        if hasattr(value, "__dlpack__"):
+            return np.from_dlpack(value)
+        return np.asarray(value)
+    except Exception as error:
+        raise TypeError(
+            f"{name} cannot be converted to an array: {type(value).__name__} says {error!r}"
+        ) from error
+
+
+def native(array: Array) -> Array:
+    """The array in native byte order and aligned: itself, or a copy."""
+    if not array.dtype.isnative:
+        return array.astype(array.dtype.newbyteorder("="))
+    return array if array.flags.aligned else array.copy(order="K")
+
+
+def require_float(array: Array, name: str) -> str:
+    """The name of the dtype, if it is one of those that the library computes in.
+
+    Raises
+    ------
+    TypeError
+        If it is not.
+    """
+    dtype: str = array.dtype.name
+    if dtype not in FLOAT_NAMES:
+        raise TypeError(f"{name} must have dtype {', '.join(FLOAT_NAMES)}, got {array.dtype}")
+    return dtype
+
+
+def is_float(array: Array) -> bool:
+    """Whether the array has a dtype that gradients can have."""
+    return array.dtype.name in FLOAT_NAMES
+
+
+def real_numbers(array: Array, name: str) -> Array:
+    """An array of any numeric dtype with the imaginary part of complex numbers dropped."""
+    kind = array.dtype.kind
+    if kind == "c":
+        return array.real
+    if kind in "biuf" or array.dtype.name in FLOAT_NAMES:
+        return array
+    raise TypeError(f"{name} must be an array of numbers, got dtype {array.dtype}")
+
+
+def compute_dtype(name: str) -> str:
+    """The dtype that numbers of a dtype are computed in: halves are computed in float32."""
+    return "float64" if name == "float64" else "float32"
+
+
+def to_dtype(value: Any, dtype: np.dtype[Any]) -> Any:
+    """A float64 number as a NumPy scalar of `dtype`; halves are rounded from float32."""
+    with np.errstate(over="ignore"):
+        if dtype.itemsize == 2:  # noqa: PLR2004
+            value = np.float32(value)
+        return dtype.type(value)
+
+
+def as_axis(axis: Any, name: str, rank: int) -> int:
+    """A valid axis, counted from the front.
+
+    Raises
+    ------
+    TypeError
+        If it is not an integer.
+    ValueError
+        If it is out of range.
+    """
+    if isinstance(axis, np.ndarray) and axis.ndim == 0:
+        axis = axis[()]
+    if isinstance(axis, (bool, np.bool_)) or not hasattr(axis, "__index__"):
+        raise TypeError(f"{name} must be an integer, got {axis!r}")
+    index = operator.index(axis)
+    if not -rank <= index < rank:
+        raise ValueError(f"{name} must be in [{-rank}, {rank}) for logits of rank {rank}, got {axis}")
+    return index + rank if index < 0 else index

@@ -1,0 +1,345 @@
+"""A validated call in canonical form, and how its results are allocated and returned.
+
+The public functions check their arguments in TensorFlow's order and end up here, all of them, with
+one :class:`Problem`: the arrays, the class axis, label smoothing, weights, and what to divide by.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, ParamSpec, Protocol
+
+import numpy as np
+
+from ._arrays import (
+    Array,
+    as_array,
+    compute_dtype,
+    is_float,
+    real_numbers,
+    to_dtype,
+)
+from ._dispatch import backend
+from ._layout import has_internal_overlap
+from ._weighting import Weighting, sum_to_shape
+
+P = ParamSpec("P")
+
+_LABELS_SHOWN = 1000
+"""As many labels are listed in the message about one that is out of range."""
+
+
+class Call(Protocol):
+    """A checked call of a public function, ready to be computed."""
+
+    def value(self) -> Any:
+        """What the function returns."""
+
+    def value_and_gradients(
+        self, wrt: Sequence[str], upstream: Any, outs: Sequence[Any]
+    ) -> tuple[Any, tuple[Any, ...]]:
+        """The value, and the gradient by each of the arguments named."""
+
+
+class Differentiable(Generic[P]):
+    """A public function, and what is known of its gradients.
+
+    Attributes
+    ----------
+    plan
+        The function's arguments to a checked :class:`Call`.
+    wrt
+        The arguments that it can be differentiated by.
+    closed
+        The arguments through which no gradient flows, and what to say about each.
+    """
+
+    def __init__(
+        self, plan: Callable[P, Call], wrt: tuple[str, ...], closed: dict[str, str]
+    ) -> None:
+        self.plan = plan
+        self.wrt = wrt
+        self.closed = closed
+
+
+REGISTRY: dict[Callable[..., Any], Differentiable[Any]] = {}
+"""The public functions that can be differentiated."""
+
+
+def entry_point(
+    *wrt: str, closed: dict[str, str] | None = None
+) -> Callable[[Callable[P, Call]], Callable[P, Any]]:
+    """Make a public function of one that checks the arguments and returns a :class:`Call`."""
+
+    def decorate(plan: Callable[P, Call]) -> Callable[P, Any]:
+        @functools.wraps(plan)
+        def function(*args: P.args, **kwargs: P.kwargs) -> Any:
+            return plan(*args, **kwargs).value()
+
+        REGISTRY[function] = Differentiable(plan, wrt, closed or {})
+        return function
+
+    return decorate
+
+
+def safe_divide(total: Any, divisor: float) -> Any:
+    """``total / divisor``, and 0 where the divisor is 0, whatever the total."""
+    return total / divisor if divisor != 0.0 else 0.0
+
+
+def as_upstream(upstream: Any, shape: tuple[int, ...], compute: str) -> Array | None:
+    """The upstream gradient in the compute dtype; None stands for ones.
+
+    Raises
+    ------
+    ValueError
+        If its shape is not that of the value.
+    TypeError
+        If it is not numeric.
+    """
+    if upstream is None:
+        return None
+    array = real_numbers(as_array(upstream, "upstream"), "upstream")
+    if array.shape != shape:
+        raise ValueError(
+            f"upstream must have the shape of the value, {shape}, got shape {array.shape}"
+        )
+    return array.astype(compute, copy=False)
+
+
+def check_out(
+    out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], position: str
+) -> None:
+    """Check an array that is to receive a gradient; `position` is its place in a tuple.
+
+    Raises
+    ------
+    TypeError
+        If it is not a NumPy array of the gradient's dtype.
+    ValueError
+        If it has another shape, cannot be written, or has elements that share memory.
+    """
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+        raise TypeError(f"out{position} must be a NumPy array, got {type(out).__name__}")
+    if out.dtype != dtype and out.dtype.newbyteorder("=") != dtype:
+        raise TypeError(f"out{position} must have dtype {dtype}, got {out.dtype}")
+    if out.shape != shape:
+        raise ValueError(f"out{position} must have shape {shape}, got {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError(f"out{position} must be writeable, got a read-only array")
+    if has_internal_overlap(out.shape, out.strides, out.itemsize):
+        raise ValueError(f"out{position} must not have elements that share memory")
+
+
+def overlaps(out: Array, others: Sequence[Array | None]) -> bool:
+    """Whether an array shares memory with any of the others."""
+    for other in others:
+        if other is None or not np.may_share_memory(out, other):
+            continue
+        try:
+            if np.shares_memory(out, other, max_work=10_000):
+                return True
+        except np.exceptions.TooHardError:
+            return True
+    return False
+
+
+def check_disjoint(outs: Sequence[Array | None]) -> None:
+    """Check that no two of several outputs share memory.
+
+    Raises
+    ------
+    ValueError
+        If two do.
+    """
+    given = [out for out in outs if out is not None]
+    for i, out in enumerate(given):
+        if overlaps(out, given[:i]):
+            raise ValueError("out: the arrays must not share memory with one another")
+
+
+def deliver(gradient: Any, out: Array | None) -> Any:
+    """The gradient as the caller wants it: in `out`, or as it is."""
+    if out is not None:
+        if out is not gradient:
+            out[...] = gradient
+        return out
+    return gradient[()] if gradient is not None and gradient.ndim == 0 else gradient
+
+
+@dataclass(slots=True)
+class Problem:
+    """Softmax cross-entropy of logits and labels, weighted and reduced.
+
+    Attributes
+    ----------
+    logits
+        Float array, native and aligned.
+    labels
+        Dense: one label per class, broadcastable to the logits at equal rank. Sparse: integers of
+        the batch shape. Native and aligned.
+    sparse
+        Which of the two.
+    axis
+        The class axis of the logits, counted from the front.
+    smoothing
+        Label smoothing, 0 for none.
+    weighting
+        The weights and the reduction; None to return each loss.
+    """
+
+    logits: Array
+    labels: Array
+    sparse: bool
+    axis: int
+    smoothing: float = 0.0
+    weighting: Weighting | None = None
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The shape of the losses."""
+        shape = self.logits.shape
+        return shape[: self.axis] + shape[self.axis + 1 :]
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return self.logits.shape[self.axis]
+
+    @property
+    def compute(self) -> str:
+        """The name of the compute dtype."""
+        return compute_dtype(self.logits.dtype.name)
+
+    @property
+    def weights(self) -> Array | None:
+        """The weights in the compute dtype, broadcastable to the batch shape; None for ones."""
+        return None if self.weighting is None else self.weighting.weights
+
+    @property
+    def reduced(self) -> bool:
+        """Whether the value is one number."""
+        return self.weighting is not None and self.weighting.divisor is not None
+
+    def value(self) -> Any:
+        """The loss of each example, or their weighted and reduced sum."""
+        losses, total = self._solve(self.reduced, None, 1.0, None, None)
+        return self._result(losses, total)
+
+    def value_and_gradients(
+        self, wrt: Sequence[str], upstream: Any, outs: Sequence[Any]
+    ) -> tuple[Any, tuple[Any, ...]]:
+        """The value, and the gradient by each of ``logits``, ``labels``, ``weights`` named."""
+        up = as_upstream(upstream, () if self.reduced else self.batch_shape, self.compute)
+        read = (self.logits, self.labels, self.weights, up)
+        buffers: dict[str, Array | None] = {}
+        for i, (name, out) in enumerate(zip(wrt, outs, strict=True)):
+            self._check_out(name, out, "" if len(wrt) == 1 else f"[{i}]")
+            if name in ("logits", "labels"):
+                buffers[name] = self._buffer(name, out, read)
+        check_disjoint(outs)
+        raw = self.reduced or "weights" in wrt
+        scale = 1.0
+        each_up = up
+        if self.weighting is not None and self.weighting.divisor is not None:
+            each_up = None
+            scale = safe_divide(1.0 if up is None else float(up), self.weighting.divisor)
+        losses, total = self._solve(
+            raw, each_up, scale, buffers.get("logits"), buffers.get("labels")
+        )
+        gradients: list[Any] = []
+        for name, out in zip(wrt, outs, strict=True):
+            gradient: Any = buffers.get(name)
+            if name == "weights" and self.weighting is not None:
+                gradient = self.weighting.gradient(losses, total, up)
+            elif gradient is not None and name == "labels":
+                gradient = sum_to_shape(gradient, self.labels.shape)
+                gradient = gradient.astype(self.labels.dtype, copy=False)
+            gradients.append(deliver(gradient, out))
+        if raw and not self.reduced and self.weighting is not None:
+            losses = self.weighting.apply(losses).astype(self.logits.dtype)
+        return self._result(losses, total), tuple(gradients)
+
+    def _result(self, losses: Array, total: float) -> Any:
+        if self.weighting is not None and self.weighting.divisor is not None:
+            return to_dtype(safe_divide(total, self.weighting.divisor), self.logits.dtype)
+        return losses[()] if losses.ndim == 0 else losses
+
+    def _solve(
+        self,
+        raw: bool,
+        upstream: Array | None,
+        scale: float,
+        d_logits: Array | None,
+        d_labels: Array | None,
+    ) -> tuple[Array, float]:
+        """Losses (unweighted and in the compute dtype if `raw`) and, if `raw`, their weighted sum.
+
+        Gradients are written where they are wanted.
+        """
+        losses = np.empty(self.batch_shape, self.compute if raw else self.logits.dtype)
+        if self.logits.size == 0:
+            # Without classes every loss is 0; without examples there is nothing to compute.
+            losses[...] = 0
+            weighted = losses if self.weighting is None else self.weighting.apply(losses)
+            if raw:
+                return losses, float(weighted.sum())
+            losses[...] = weighted
+            return losses, 0.0
+        try:
+            total = backend().solve(self, losses, raw, upstream, scale, d_logits, d_labels)
+        except IndexError:
+            raise ValueError(self._bad_label()) from None
+        return losses, total
+
+    def _bad_label(self) -> str:
+        low, high = int(self.labels.min()), int(self.labels.max())
+        values = self.labels.ravel()
+        shown = " ".join(map(str, values[:_LABELS_SHOWN].tolist()))
+        more = " ..." if values.size > _LABELS_SHOWN else ""
+        return (
+            f"labels: Received a label value of {low if low < 0 else high} which is outside the "
+            f"valid range of [0, {self.classes}).  Label values: {shown}{more}"
+        )
+
+    def _check_out(self, name: str, out: Any, position: str) -> None:
+        """Check the output for the gradient by an argument."""
+        if out is None:
+            return
+        target = {
+            "logits": self.logits,
+            "labels": self.labels,
+            "weights": None if self.weighting is None else self.weighting.given,
+        }[name]
+        if target is None or not is_float(target):
+            raise ValueError(
+                f"out{position} must be None: there is no gradient by integer {name}"
+            )
+        check_out(out, target.shape, target.dtype, position)
+
+    def _buffer(self, name: str, out: Array | None, read: Sequence[Array | None]) -> Array | None:
+        """The memory that a kernel writes a gradient to: `out`, or an array of its own."""
+        operand = self.logits if name == "logits" else self.labels
+        if not is_float(operand):
+            return None
+        if operand.shape != self.logits.shape:
+            # Broadcast labels: their gradient is summed when it is complete.
+            return np.empty(self.logits.shape, self.compute)
+        if out is not None and out.dtype.isnative and out.flags.aligned:
+            # Logits may be overwritten in place, anything else that is still to be read may not.
+            others = read[1:] if name == "logits" and _same_place(out, self.logits) else read
+            if not overlaps(out, others):
+                return out
+        return np.empty_like(operand, subok=False)
+
+
+def _same_place(a: Array, b: Array) -> bool:
+    """Whether two arrays are the same elements in the same order."""
+    return (
+        a.ctypes.data == b.ctypes.data
+        and a.strides == b.strides
+        and a.shape == b.shape
+        and a.dtype == b.dtype
+    )

@@ -1,0 +1,179 @@
+"""Weights and reductions of per-example losses, as ``tf.losses`` defines them.
+
+A reduction is the weighted sum of the losses over a divisor, and 0 where the divisor is 0. Sums
+are formed in float64, whatever the compute dtype.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ._arrays import Array, is_float
+
+
+class Reduction:
+    """How weighted losses become one number: the names of ``tf.losses.Reduction``.
+
+    With losses :math:`x_i` and weights :math:`w_i` (broadcast), :math:`S = \\sum_i w_i x_i`:
+
+    ==========================  ================================================================
+    ``NONE``                    each :math:`w_i x_i`
+    ``SUM``                     :math:`S`
+    ``MEAN``                    :math:`S / \\sum_i w_i`
+    ``SUM_OVER_BATCH_SIZE``     :math:`S / n`, with :math:`n` the number of losses
+    ``SUM_BY_NONZERO_WEIGHTS``  :math:`S / |\\{i : w_i \\ne 0\\}|`, the default
+    ``SUM_OVER_NONZERO_WEIGHTS``  another name of it
+    ==========================  ================================================================
+
+    Where the divisor is 0, so is the result.
+
+    Examples
+    --------
+    >>> import numba_xent as xent
+    >>> xent.losses.Reduction.MEAN
+    'weighted_mean'
+    """
+
+    NONE = "none"
+    SUM = "weighted_sum"
+    MEAN = "weighted_mean"
+    SUM_OVER_BATCH_SIZE = "weighted_sum_over_batch_size"
+    SUM_OVER_NONZERO_WEIGHTS = "weighted_sum_by_nonzero_weights"
+    SUM_BY_NONZERO_WEIGHTS = SUM_OVER_NONZERO_WEIGHTS
+
+    @classmethod
+    def all(cls) -> tuple[str, ...]:
+        """All keys, in TensorFlow's order (the last two are the same string).
+
+        Returns
+        -------
+        tuple of str
+            Six keys.
+
+        Examples
+        --------
+        >>> import numba_xent as xent
+        >>> len(xent.losses.Reduction.all())
+        6
+        """
+        return (
+            cls.NONE,
+            cls.SUM,
+            cls.MEAN,
+            cls.SUM_OVER_BATCH_SIZE,
+            cls.SUM_OVER_NONZERO_WEIGHTS,
+            cls.SUM_BY_NONZERO_WEIGHTS,
+        )
+
+    @classmethod
+    def validate(cls, key: object) -> None:
+        """Refuse what is not a key.
+
+        Parameters
+        ----------
+        key : str
+            A member of the class, or the string that it stands for.
+
+        Raises
+        ------
+        ValueError
+            If it is neither.
+
+        Examples
+        --------
+        >>> import numba_xent as xent
+        >>> xent.losses.Reduction.validate("weighted_sum")
+        """
+        if key not in cls.all():
+            raise ValueError(
+                f"reduction: Invalid Reduction Key {key}. Key should be one of {cls.all()}."
+            )
+
+
+@dataclass(slots=True)
+class Weighting:
+    """Checked weights and what their reduction divides by.
+
+    Attributes
+    ----------
+    weights
+        In the compute dtype, broadcastable at equal rank to `shape`, or of rank 0.
+    given
+        The weights as they came, in their own dtype and shape.
+    shape
+        The shape of the losses.
+    reduction
+        A key of :class:`Reduction`.
+    divisor
+        What the sum is divided by; None to return each loss.
+    """
+
+    weights: Array
+    given: Array
+    shape: tuple[int, ...]
+    reduction: str
+    divisor: float | None = None
+
+    def __post_init__(self) -> None:
+        self.divisor = self._divisor()
+
+    def _divisor(self) -> float | None:
+        size = 1
+        for n in self.shape:
+            size *= n
+        if self.reduction == Reduction.NONE:
+            return None
+        if self.reduction == Reduction.SUM:
+            return 1.0
+        if self.reduction == Reduction.SUM_OVER_BATCH_SIZE:
+            return float(size)
+        repeats = size // self.weights.size if self.weights.size else 0
+        if self.reduction == Reduction.MEAN:
+            return float(self.weights.sum(dtype=np.float64)) * repeats
+        return float(np.count_nonzero(self.weights) * repeats)
+
+    def apply(self, losses: Array) -> Array:
+        """Each loss times its weight, in the dtype of the losses."""
+        with np.errstate(all="ignore"):
+            return np.asarray(losses * self.weights)
+
+    def gradient(self, losses: Array, total: float, upstream: Array | None) -> Array | None:
+        """The gradient by the weights as they came; None if they are not floats.
+
+        Parameters
+        ----------
+        losses
+            The unweighted losses.
+        total
+            Their weighted sum.
+        upstream
+            The upstream gradient, of the shape of the value.
+        """
+        if not is_float(self.given):
+            return None
+        with np.errstate(all="ignore"):
+            wide = losses.astype(np.float64)
+            up = 1.0 if upstream is None else upstream.astype(np.float64)
+            if self.divisor is None:
+                each = up * wide
+            elif self.divisor == 0.0:
+                each = np.zeros(self.shape)
+            elif self.reduction == Reduction.MEAN:
+                each = up * (wide - total / self.divisor) / self.divisor
+            else:
+                each = up * wide / self.divisor
+            gradient = sum_to_shape(np.asarray(each), self.weights.shape)
+            dtype = self.given.dtype.newbyteorder("=")
+            return gradient.reshape(self.given.shape).astype(dtype)
+
+
+def sum_to_shape(gradient: Array, shape: tuple[int, ...]) -> Array:
+    """The gradient of an array that was broadcast: summed over the axes that it was repeated on."""
+    if gradient.shape == shape:
+        return gradient
+    if not shape:
+        return np.asarray(gradient.sum())
+    axes = tuple(i for i, n in enumerate(shape) if n != gradient.shape[i])
+    return np.asarray(gradient.sum(axis=axes, keepdims=True))

@@ -1,0 +1,452 @@
+r"""The functions of ``tf.losses``: weighted and reduced losses, and collections of them.
+
+Each multiplies per-example losses by weights and reduces them as its ``reduction`` says, see
+:class:`Reduction`; the default divides the sum by the number of weights that are not zero. The
+class axis is the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ._arrays import Array, as_array, compute_dtype, is_float, real_numbers
+from ._collections import (
+    LOSSES,
+    NamedLoss,
+    add_loss,
+    check_names,
+    collect,
+    collecting,
+    get_losses,
+    get_regularization_loss,
+    get_regularization_losses,
+    get_total_loss,
+)
+from ._problem import (
+    Call,
+    as_upstream,
+    check_disjoint,
+    check_out,
+    deliver,
+    entry_point,
+    safe_divide,
+)
+from ._weighting import Reduction, Weighting, sum_to_shape
+from .nn import dense_problem_of_arrays, sparse_problem
+
+__all__ = [
+    "NamedLoss",
+    "Reduction",
+    "add_loss",
+    "collecting",
+    "compute_weighted_loss",
+    "get_losses",
+    "get_regularization_loss",
+    "get_regularization_losses",
+    "get_total_loss",
+    "softmax_cross_entropy",
+    "sparse_softmax_cross_entropy",
+]
+
+_NO_LABEL_GRADIENT = (
+    "no gradient flows into the labels of this function; use "
+    "numba_xent.nn.softmax_cross_entropy_with_logits_v2, which has one"
+)
+
+
+# ---- weights --------------------------------------------------------------------------------
+
+
+def _as_weights(value: Any, compute: str) -> tuple[Array, Array]:
+    """Weights in their own and in the compute dtype."""
+    given = as_array(value, "weights", np.float64 if compute == "float64" else np.float32)
+    with np.errstate(over="ignore"):
+        weights = real_numbers(given, "weights").astype(compute, copy=False)
+    return given, weights
+
+
+def _weighting(given: Array, weights: Array, shape: tuple[int, ...], reduction: str) -> Weighting:
+    """Check weights against the shape of the losses.
+
+    They have rank 0, or the rank of the losses and in each axis their length or 1.
+    """
+    if weights.ndim != 0:
+        advice = (
+            f"weights.shape={weights.shape}, losses.shape={shape}; they must be a scalar, or have "
+            f"rank {len(shape)} and in each axis the length of the losses or 1"
+        )
+        if weights.ndim != len(shape):
+            raise ValueError(
+                f"weights can not be broadcast to values. values.rank={len(shape)}. "
+                f"weights.rank={weights.ndim}. {advice}"
+            )
+        for i, (own, n) in enumerate(zip(weights.shape, shape, strict=True)):
+            if own not in (1, n):
+                raise ValueError(
+                    f"weights can not be broadcast to values. Mismatch at dim {i}. {advice}"
+                )
+    return Weighting(weights, given, shape, reduction)
+
+
+# ---- calls ----------------------------------------------------------------------------------
+
+
+_LAST_NAME = {Reduction.NONE: "Mul", Reduction.SUM: "Sum"}
+
+
+@dataclass(slots=True)
+class _Collected:
+    """A call whose value is added to a collection, last of all."""
+
+    call: Call
+    scope: str | None
+    default_scope: str
+    reduction: str
+    loss_collection: Any
+
+    def value(self) -> Any:
+        value = self.call.value()
+        self._collect(value)
+        return value
+
+    def value_and_gradients(
+        self, wrt: Sequence[str], upstream: Any, outs: Sequence[Any]
+    ) -> tuple[Any, tuple[Any, ...]]:
+        value, gradients = self.call.value_and_gradients(wrt, upstream, outs)
+        self._collect(value)
+        return value, gradients
+
+    def _collect(self, value: Any) -> None:
+        last = _LAST_NAME.get(self.reduction, "value")
+        collect(value, self.scope, self.default_scope, last, self.loss_collection)
+
+
+@dataclass(slots=True)
+class _WeightedLoss:
+    """A checked call of :func:`compute_weighted_loss`."""
+
+    losses: Array
+    weighting: Weighting
+
+    def _wide(self) -> Array:
+        with np.errstate(all="ignore"):
+            return self.losses.astype(self.weighting.weights.dtype).astype(np.float64)
+
+    def _total(self) -> float:
+        with np.errstate(all="ignore"):
+            return float(np.sum(self._wide() * self.weighting.weights.astype(np.float64)))
+
+    def value(self) -> Any:
+        weighting = self.weighting
+        with np.errstate(all="ignore"):
+            if weighting.divisor is None:
+                value = weighting.apply(self.losses.astype(weighting.weights.dtype))
+            else:
+                value = np.asarray(safe_divide(self._total(), weighting.divisor))
+                # Halves are rounded from the compute dtype, and integers truncated from it.
+                value = value.astype(weighting.weights.dtype)
+            return value.astype(self.losses.dtype.newbyteorder("="))[()]
+
+    def value_and_gradients(
+        self, wrt: Sequence[str], upstream: Any, outs: Sequence[Any]
+    ) -> tuple[Any, tuple[Any, ...]]:
+        weighting = self.weighting
+        divisor = weighting.divisor
+        up = as_upstream(
+            upstream,
+            self.losses.shape if divisor is None else (),
+            weighting.weights.dtype.name,
+        )
+        arrays = {"losses": self.losses, "weights": weighting.given}
+        for i, (name, out) in enumerate(zip(wrt, outs, strict=True)):
+            if out is not None:
+                position = "" if len(wrt) == 1 else f"[{i}]"
+                if not is_float(arrays[name]):
+                    raise ValueError(
+                        f"out{position} must be None: there is no gradient by integer {name}"
+                    )
+                dtype = arrays[name].dtype.newbyteorder("=")
+                check_out(out, arrays[name].shape, dtype, position)
+        check_disjoint(outs)
+        value = self.value()
+        gradients = {
+            "losses": self._losses_gradient(up) if "losses" in wrt else None,
+            "weights": (
+                weighting.gradient(self._wide(), self._total(), up) if "weights" in wrt else None
+            ),
+        }
+        return value, tuple(
+            deliver(gradients[name], out) for name, out in zip(wrt, outs, strict=True)
+        )
+
+    def _losses_gradient(self, upstream: Array | None) -> Array | None:
+        if not is_float(self.losses):
+            return None
+        with np.errstate(all="ignore"):
+            up = 1.0 if upstream is None else upstream.astype(np.float64)
+            divisor = self.weighting.divisor
+            scale = up * safe_divide(1.0, 1.0 if divisor is None else divisor)
+            each = scale * self.weighting.weights.astype(np.float64)
+            full = np.broadcast_to(each, self.losses.shape)
+            return full.astype(self.losses.dtype.newbyteorder("="))
+
+
+# ---- public functions -----------------------------------------------------------------------
+
+
+def _require(value: Any, name: str) -> None:
+    if value is None:
+        raise ValueError(f"{name} must not be None.")
+
+
+@entry_point(
+    "logits",
+    "weights",
+    closed={"onehot_labels": _NO_LABEL_GRADIENT, "labels": _NO_LABEL_GRADIENT},
+)
+def softmax_cross_entropy(
+    onehot_labels: Any,
+    logits: Any,
+    weights: Any = 1.0,
+    label_smoothing: float = 0,
+    scope: str | None = None,
+    loss_collection: Hashable = LOSSES,
+    reduction: str = Reduction.SUM_BY_NONZERO_WEIGHTS,
+) -> Call:
+    r"""Weighted softmax cross-entropy for one label per class.
+
+    .. math:: x_i = \sum_j l'_{ij} \bigl(\log \sum_k e^{z_{ik}} - z_{ij}\bigr),
+        \quad l' = l (1 - \epsilon) + \epsilon / C
+
+    for logits :math:`z`, labels :math:`l` and label smoothing :math:`\epsilon`; then the weighted
+    reduction of :math:`x`, see :class:`Reduction`. No gradient flows into the labels.
+
+    Parameters
+    ----------
+    onehot_labels : array_like
+        One label per class: the shape of `logits`, any numeric dtype. They need not be one-hot.
+    logits : array_like
+        Unnormalised log-probabilities, classes last; float16, bfloat16, float32 or float64.
+    weights : array_like, optional
+        A scalar, or of the rank of the losses and in each axis as long as they are or 1.
+    label_smoothing : float, optional
+        Share of each label that is spread evenly over all classes, if greater than 0.
+    scope : str, optional
+        Names the loss in a collection.
+    loss_collection : hashable, optional
+        The collection that the loss is added to inside :func:`collecting`.
+    reduction : str, optional
+        A key of :class:`Reduction`.
+
+    Returns
+    -------
+    numpy scalar or numpy.ndarray
+        The reduced loss in nats; with ``Reduction.NONE`` the weighted losses, of the shape of
+        `logits` without the last axis. The dtype is that of `logits`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is None, shapes do not fit, or the reduction is unknown.
+    TypeError
+        If a dtype or the kind of an argument is wrong.
+
+    References
+    ----------
+    ``tf.compat.v1.losses.softmax_cross_entropy``. Float64 is weighted and reduced in float64.
+
+    Examples
+    --------
+    >>> import numba_xent as xent
+    >>> labels, logits = [[0, 0, 1], [0, 1, 0]], [[1.0, 2.0, 3.0], [0.0, 5.0, -1.0]]
+    >>> float(xent.losses.softmax_cross_entropy(labels, logits))  # doctest: +ELLIPSIS
+    0.20839...
+    >>> xent.losses.softmax_cross_entropy(labels, logits, weights=[1.0, 0.0], reduction="none")
+    array([0.40760595, 0.        ], dtype=float32)
+    """
+    check_names(scope, loss_collection)
+    _require(onehot_labels, "onehot_labels")
+    _require(logits, "logits")
+    label_array = as_array(onehot_labels, "onehot_labels")
+    logit_array = as_array(logits, "logits")
+    if label_array.shape != logit_array.shape:
+        raise ValueError(
+            f"onehot_labels and logits: Shapes {label_array.shape} and {logit_array.shape} are "
+            "incompatible; they must be equal"
+        )
+    smoothing = _as_smoothing(label_smoothing)
+    problem = dense_problem_of_arrays(
+        label_array, logit_array, None, ("onehot_labels", "logits", "axis")
+    )
+    problem.smoothing = smoothing
+    Reduction.validate(reduction)
+    given, factors = _as_weights(weights, problem.compute)
+    problem.weighting = _weighting(given, factors, problem.batch_shape, reduction)
+    return _Collected(problem, scope, "softmax_cross_entropy_loss", reduction, loss_collection)
+
+
+def _as_smoothing(value: Any) -> float:
+    """Label smoothing as a number; what is not greater than 0 smooths nothing."""
+    if isinstance(value, np.ndarray) and value.size != 1:
+        raise ValueError(f"label_smoothing must be one number, got an array of shape {value.shape}")
+    if isinstance(value, (str, bytes, list, tuple, complex)) or value is None:
+        raise TypeError(f"label_smoothing must be a number, got {value!r}")
+    try:
+        number = float(value.item() if isinstance(value, np.ndarray) else value)
+    except (TypeError, ValueError):
+        raise TypeError(f"label_smoothing must be a number, got {value!r}") from None
+    return number if number > 0 else 0.0
+
+
+@entry_point("logits", "weights", closed={"labels": _NO_LABEL_GRADIENT})
+def sparse_softmax_cross_entropy(
+    labels: Any,
+    logits: Any,
+    weights: Any = 1.0,
+    scope: str | None = None,
+    loss_collection: Hashable = LOSSES,
+    reduction: str = Reduction.SUM_BY_NONZERO_WEIGHTS,
+) -> Call:
+    r"""Weighted softmax cross-entropy for labels that are class indices.
+
+    .. math:: x_i = \log \sum_k e^{z_{ik}} - z_{i y_i}
+
+    for logits :math:`z` and labels :math:`y`; then the weighted reduction of :math:`x`, see
+    :class:`Reduction`.
+
+    Parameters
+    ----------
+    labels : array_like of int32 or int64
+        The class of each example: the shape of `logits` without the last axis; a last axis of
+        length 1 more is dropped.
+    logits : array_like
+        Unnormalised log-probabilities, classes last; float16, bfloat16, float32 or float64. A last
+        axis of length 1 is dropped if `labels` has two axes less.
+    weights : array_like, optional
+        A scalar, or of the rank of the losses and in each axis as long as they are or 1. A last
+        axis of length 1 more is dropped.
+    scope : str, optional
+        Names the loss in a collection.
+    loss_collection : hashable, optional
+        The collection that the loss is added to inside :func:`collecting`.
+    reduction : str, optional
+        A key of :class:`Reduction`.
+
+    Returns
+    -------
+    numpy scalar or numpy.ndarray
+        The reduced loss in nats; with ``Reduction.NONE`` the weighted losses. The dtype is that of
+        `logits`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is None, shapes do not fit, a label is not in ``[0, classes)``, or the
+        reduction is unknown.
+    TypeError
+        If a dtype or the kind of an argument is wrong.
+
+    References
+    ----------
+    ``tf.compat.v1.losses.sparse_softmax_cross_entropy``. Float64 is weighted and reduced in
+    float64.
+
+    Examples
+    --------
+    >>> import numba_xent as xent
+    >>> logits = [[1.0, 2.0, 3.0], [0.0, 5.0, -1.0]]
+    >>> float(xent.losses.sparse_softmax_cross_entropy([2, 1], logits))  # doctest: +ELLIPSIS
+    0.20839...
+    """
+    check_names(scope, loss_collection)
+    _require(labels, "labels")
+    _require(logits, "logits")
+    label_array = as_array(labels, "labels")
+    logit_array = as_array(logits, "logits")
+    compute = compute_dtype(logit_array.dtype.name)
+    given, factors = _as_weights(weights, compute)
+    label_array, logit_array, factors = _squeeze(label_array, logit_array, factors)
+    problem = sparse_problem(label_array, logit_array, ("labels", "logits"))
+    Reduction.validate(reduction)
+    problem.weighting = _weighting(given, factors, problem.batch_shape, reduction)
+    return _Collected(
+        problem, scope, "sparse_softmax_cross_entropy_loss", reduction, loss_collection
+    )
+
+
+def _squeeze(labels: Array, logits: Array, weights: Array) -> tuple[Array, Array, Array]:
+    """Drop last axes of length 1, by the ranks, as TensorFlow does."""
+    rank_difference = logits.ndim - labels.ndim
+    if rank_difference == 0 and labels.ndim > 0 and labels.shape[-1] == 1:
+        labels = labels[..., 0]
+    elif rank_difference == 2 and logits.shape[-1] == 1:  # noqa: PLR2004
+        logits = logits[..., 0]
+    if weights.ndim == labels.ndim + 1:
+        if weights.shape[-1] != 1:
+            raise ValueError(
+                f"weights: Can not squeeze dim[{weights.ndim - 1}], expected a dimension of 1, got "
+                f"{weights.shape[-1]}; weights.shape={weights.shape}, labels.shape={labels.shape}"
+            )
+        weights = weights[..., 0]
+    return labels, logits, weights
+
+
+@entry_point("losses", "weights")
+def compute_weighted_loss(
+    losses: Any,
+    weights: Any = 1.0,
+    scope: str | None = None,
+    loss_collection: Hashable = LOSSES,
+    reduction: str = Reduction.SUM_BY_NONZERO_WEIGHTS,
+) -> Call:
+    r"""Multiply losses by weights and reduce them.
+
+    Parameters
+    ----------
+    losses : array_like
+        Any numeric dtype and shape. Float64 is computed in float64, everything else in float32.
+    weights : array_like, optional
+        A scalar, or of the rank of `losses` and in each axis as long as they are or 1.
+    scope : str, optional
+        Names the loss in a collection.
+    loss_collection : hashable, optional
+        The collection that the loss is added to inside :func:`collecting`.
+    reduction : str, optional
+        A key of :class:`Reduction`.
+
+    Returns
+    -------
+    numpy scalar or numpy.ndarray
+        The reduced loss, or with ``Reduction.NONE`` the weighted losses, in the dtype of `losses`
+        (integers are truncated).
+
+    Raises
+    ------
+    ValueError
+        If an argument is None, the weights do not fit, or the reduction is unknown.
+    TypeError
+        If a dtype or the kind of an argument is wrong.
+
+    References
+    ----------
+    ``tf.compat.v1.losses.compute_weighted_loss``. Float64 is not rounded to float32 on the way.
+
+    Examples
+    --------
+    >>> import numba_xent as xent
+    >>> float(xent.losses.compute_weighted_loss([1.0, 2.0, 6.0], weights=[1.0, 0.0, 0.5]))
+    2.0
+    """
+    check_names(scope, loss_collection)
+    Reduction.validate(reduction)
+    # The compute dtype depends on the losses, but TensorFlow converts the weights first.
+    _require(weights, "weights")
+    array = real_numbers(as_array(losses, "losses"), "losses")
+    given, factors = _as_weights(weights, compute_dtype(array.dtype.name))
+    weighting = _weighting(given, factors, array.shape, reduction)
+    call = _WeightedLoss(array, weighting)
+    return _Collected(call, scope, "weighted_loss", reduction, loss_collection)
