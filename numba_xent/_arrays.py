@@ -180,5 +180,7 @@ def as_axis(axis: Any, name: str, rank: int) -> int:
         raise TypeError(f"{name} must be an integer, got {axis!r}")
     index = operator.index(axis)
     if not -rank <= index < rank:
-        raise ValueError(f"{name} must be in [{-rank}, {rank}) for logits of rank {rank}, got {axis}")
+        raise ValueError(
+            f"{name} must be in [{-rank}, {rank}) for logits of rank {rank}, got {axis}"
+        )
     return index + rank if index < 0 else index

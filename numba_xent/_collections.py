@@ -124,10 +124,7 @@ def collect(value: Any, scope: str | None, default: str, last: str, loss_collect
     if store is None or not loss_collection:
         return
     scope = default if scope is None else scope
-    if scope == "" or scope.endswith("/"):
-        prefix = scope
-    else:
-        prefix = store.unique(scope) + "/"
+    prefix = scope if scope == "" or scope.endswith("/") else store.unique(scope) + "/"
     add_loss(NamedLoss(store.unique(prefix + last) + ":0", value), loss_collection)
 
 

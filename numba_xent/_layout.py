@@ -73,7 +73,7 @@ def two_axes(shape: Sequence[int], strides: Sequence[Strides], sizes: Sequence[i
             best, best_cost = Layout(_product(shape[:at]), _product(shape[at:]), cuts), cost
         if cost == 0:
             break
-    assert best is not None  # noqa: S101 - there is at least one cut
+    assert best is not None
     return best
 
 

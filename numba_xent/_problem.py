@@ -27,6 +27,9 @@ from ._weighting import Weighting, sum_to_shape
 
 P = ParamSpec("P")
 
+_OVERLAP_WORK = 10_000
+"""How long to look for a shared element before two arrays are taken to overlap."""
+
 _LABELS_SHOWN = 1000
 """As many labels are listed in the message about one that is out of range."""
 
@@ -109,9 +112,7 @@ def as_upstream(upstream: Any, shape: tuple[int, ...], compute: str) -> Array | 
     return array.astype(compute, copy=False)
 
 
-def check_out(
-    out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], position: str
-) -> None:
+def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], position: str) -> None:
     """Check an array that is to receive a gradient; `position` is its place in a tuple.
 
     Raises
@@ -139,7 +140,7 @@ def overlaps(out: Array, others: Sequence[Array | None]) -> bool:
         if other is None or not np.may_share_memory(out, other):
             continue
         try:
-            if np.shares_memory(out, other, max_work=10_000):
+            if np.shares_memory(out, other, max_work=_OVERLAP_WORK):  # type: ignore[arg-type]
                 return True
         except np.exceptions.TooHardError:
             return True
@@ -200,13 +201,14 @@ class Problem:
     @property
     def batch_shape(self) -> tuple[int, ...]:
         """The shape of the losses."""
-        shape = self.logits.shape
+        shape: tuple[int, ...] = self.logits.shape
         return shape[: self.axis] + shape[self.axis + 1 :]
 
     @property
     def classes(self) -> int:
         """The number of classes."""
-        return self.logits.shape[self.axis]
+        classes: int = self.logits.shape[self.axis]
+        return classes
 
     @property
     def compute(self) -> str:
@@ -314,9 +316,7 @@ class Problem:
             "weights": None if self.weighting is None else self.weighting.given,
         }[name]
         if target is None or not is_float(target):
-            raise ValueError(
-                f"out{position} must be None: there is no gradient by integer {name}"
-            )
+            raise ValueError(f"out{position} must be None: there is no gradient by integer {name}")
         check_out(out, target.shape, target.dtype, position)
 
     def _buffer(self, name: str, out: Array | None, read: Sequence[Array | None]) -> Array | None:

@@ -28,6 +28,7 @@ from ._collections import (
 )
 from ._problem import (
     Call,
+    Problem,
     as_upstream,
     check_disjoint,
     check_out,
@@ -35,7 +36,7 @@ from ._problem import (
     entry_point,
     safe_divide,
 )
-from ._weighting import Reduction, Weighting, sum_to_shape
+from ._weighting import Reduction, Weighting
 from .nn import dense_problem_of_arrays, sparse_problem
 
 __all__ = [
@@ -123,6 +124,31 @@ class _Collected:
     def _collect(self, value: Any) -> None:
         last = _LAST_NAME.get(self.reduction, "value")
         collect(value, self.scope, self.default_scope, last, self.loss_collection)
+
+
+@dataclass(slots=True)
+class _WithoutLastAxis:
+    """A call whose logits have lost a last axis of length 1, which their gradient gets back."""
+
+    call: Problem
+
+    def value(self) -> Any:
+        return self.call.value()
+
+    def value_and_gradients(
+        self, wrt: Sequence[str], upstream: Any, outs: Sequence[Any]
+    ) -> tuple[Any, tuple[Any, ...]]:
+        shape = (*self.call.logits.shape, 1)
+        inner = list(outs)
+        for i, (name, out) in enumerate(zip(wrt, outs, strict=True)):
+            if name == "logits" and out is not None:
+                check_out(out, shape, self.call.logits.dtype, "" if len(wrt) == 1 else f"[{i}]")
+                inner[i] = out[..., 0]
+        value, gradients = self.call.value_and_gradients(wrt, upstream, inner)
+        return value, tuple(
+            gradient if name != "logits" else gradient[..., np.newaxis] if out is None else out
+            for name, gradient, out in zip(wrt, gradients, outs, strict=True)
+        )
 
 
 @dataclass(slots=True)
@@ -367,15 +393,15 @@ def sparse_softmax_cross_entropy(
     _require(logits, "logits")
     label_array = as_array(labels, "labels")
     logit_array = as_array(logits, "logits")
-    compute = compute_dtype(logit_array.dtype.name)
-    given, factors = _as_weights(weights, compute)
+    given_rank = logit_array.ndim
+    given, factors = _as_weights(weights, compute_dtype(logit_array.dtype.name))
     label_array, logit_array, factors = _squeeze(label_array, logit_array, factors)
     problem = sparse_problem(label_array, logit_array, ("labels", "logits"))
     Reduction.validate(reduction)
     problem.weighting = _weighting(given, factors, problem.batch_shape, reduction)
-    return _Collected(
-        problem, scope, "sparse_softmax_cross_entropy_loss", reduction, loss_collection
-    )
+    squeezed = logit_array.ndim < given_rank
+    call: Call = _WithoutLastAxis(problem) if squeezed else problem
+    return _Collected(call, scope, "sparse_softmax_cross_entropy_loss", reduction, loss_collection)
 
 
 def _squeeze(labels: Array, logits: Array, weights: Array) -> tuple[Array, Array, Array]:

@@ -74,8 +74,10 @@ def dense_problem_of_arrays(
     labels = real_numbers(labels, names[0])
     rank = logits.ndim
     if rank == 0 or labels.ndim == 0:
-        name, which = (names[1], logits) if rank == 0 else (names[0], labels)
-        raise ValueError(f"{name} must have rank 1 or more, got shape {which.shape}")
+        raise ValueError(
+            f"{names[1]} and {names[0]} must have rank 1 or more, got shapes {logits.shape} and "
+            f"{labels.shape}"
+        )
     index = rank - 1 if axis is None else as_axis(axis, names[2], rank)
     if labels.shape != logits.shape and (
         labels.ndim != rank
@@ -107,8 +109,8 @@ def sparse_problem(labels: Array, logits: Array, names: tuple[str, str]) -> Prob
         )
     if labels.shape != logits.shape[:-1]:
         raise ValueError(
-            f"{names[0]} must have shape {logits.shape[:-1]}, that of {names[1]} without the class"
-            f" axis, got shape {labels.shape}"
+            f"{names[0]} must have shape {logits.shape[:-1]}, for {names[1]} of shape "
+            f"{logits.shape}, got shape {labels.shape}"
         )
     require_float(logits, names[1])
     if labels.dtype.newbyteorder("=") not in _SPARSE_LABEL_DTYPES:

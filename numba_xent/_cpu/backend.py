@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
@@ -39,17 +39,23 @@ PARALLEL_ELEMENTS = 1 << 16
 def _ones(compute: str) -> tuple[Array, Tensor]:
     """A constant 1 for every example, as an operand (and the array, to keep it alive)."""
     array = np.ones(1, compute)
-    return array, Tensor(
-        address=array.ctypes.data, itemsize=array.itemsize, mover=memory.reader(compute, compute)
-    )
+    return array, Tensor(address=array.ctypes.data, mover=memory.reader(compute, compute))
 
 
 class _Operand:
     """An array of a problem on its way into a record."""
 
-    def __init__(self, array: Array, axis: int | None, batch_shape: Strides, output: bool) -> None:
+    def __init__(
+        self,
+        array: Array,
+        axis: int | None,
+        batch_shape: Strides,
+        output: bool = False,
+        indices: bool = False,
+    ) -> None:
         self.array = array
         self.output = output
+        self.indices = indices
         self.copied_from: Array | None = None
         self.axis = axis
         strides = array.strides
@@ -83,6 +89,14 @@ class _Operand:
         if self.copied_from is not None:
             self.copied_from[...] = self.array
 
+    def _mover(self, compute: str) -> int:
+        name = self.array.dtype.name
+        if self.output:
+            return memory.writer(compute, name)
+        if self.indices:
+            return memory.index_reader(name)
+        return memory.reader(compute, name)
+
     def tensor(self, strides: tuple[int, int], rows: bool, compute: str) -> Tensor:
         """The array as a kernel sees it."""
         array = self.array
@@ -90,14 +104,20 @@ class _Operand:
         itemsize = array.itemsize
         lanes = LANES[compute]
         outer, inner = strides
-        mover = (memory.writer if self.output else memory.reader)(compute, name)
         if rows:
             unit, lane, vector = inner, self.class_stride, lanes * self.class_stride
         else:
             unit, lane, vector = lanes * inner, inner, self.class_stride
         direct = name == compute and lane == itemsize and self.axis is not None
         return Tensor(
-            array.ctypes.data, outer, unit, lane, vector, self.class_stride, itemsize, mover, direct
+            address=array.ctypes.data,
+            outer=outer,
+            unit=unit,
+            lane=lane,
+            vector=vector,
+            classes=self.class_stride,
+            mover=self._mover(compute),
+            direct=direct,
         )
 
 
@@ -156,20 +176,20 @@ def solve(
     class_stride = logits.strides[axis] if logits.shape[axis] > 1 else 0
     rows = problem.classes > FEW_CLASSES and -NEAR <= class_stride <= NEAR
 
-    operands: dict[str, _Operand] = {"logits": _Operand(logits, axis, batch, False)}
+    operands: dict[str, _Operand] = {"logits": _Operand(logits, axis, batch)}
     labels = problem.labels
     if labels.dtype.name not in memory.READABLE:
         labels = labels.astype(compute)
-    operands["labels"] = _Operand(labels, axis if dense else None, batch, False)
+    operands["labels"] = _Operand(labels, axis if dense else None, batch, indices=not dense)
     if problem.weights is not None:
-        operands["weights"] = _Operand(problem.weights, None, batch, False)
+        operands["weights"] = _Operand(problem.weights, None, batch)
     if upstream is not None:
-        operands["upstream"] = _Operand(upstream, None, batch, False)
-    operands["loss"] = _Operand(loss, None, batch, True)
+        operands["upstream"] = _Operand(upstream, None, batch)
+    operands["loss"] = _Operand(loss, None, batch, output=True)
     if d_logits is not None:
-        operands["d_logits"] = _Operand(d_logits, axis, batch, True)
+        operands["d_logits"] = _Operand(d_logits, axis, batch, output=True)
     if d_labels is not None:
-        operands["d_labels"] = _Operand(d_labels, axis, batch, True)
+        operands["d_labels"] = _Operand(d_labels, axis, batch, output=True)
 
     layout = two_axes(
         batch,

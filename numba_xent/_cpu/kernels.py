@@ -13,22 +13,21 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba.extending import register_jitable
 
 from .._math.compensated import accumulate, total_of
 from .._math.primitives import widen
 from .compile import compile_kernel, digest
-from .memory import read_index
+from .intrinsics import lanes_of, zeros
+from .lanes import each, total_of_lanes
 from .schedule import (
-    each,
     examples_in,
     lay_out,
     read_examples,
+    read_labels,
     solve,
-    start_of,
-    total_of_lanes,
     workspace_size,
 )
-from .vector import register_jitable, zeros
 
 Kernel = Callable[[np.ndarray[Any, Any]], tuple[int, float]]
 
@@ -45,21 +44,20 @@ def _labels_out_of_range(problem: Any, task: int, zero: Any, rows: Any) -> int:
     """How many labels of a task's units are not classes."""
     p = problem[0]
     first, last = _units_of(p, task)
+    labels = np.empty(lanes_of(zero), np.int64)
     bad = 0
     for unit in range(first, last):
         o, u = unit // p.units, unit % p.units
-        address = start_of(p.labels, o, u)
-        for i in range(examples_in(p, u, zero, rows)):
-            label = read_index(p.labels, address + i * p.labels.lane)
-            if label < 0 or label >= p.classes:
+        count = examples_in(p, u, zero, rows)
+        read_labels(p, o, u, count, labels.ctypes.data)
+        for i in range(count):
+            if labels[i] < 0 or labels[i] >= p.classes:
                 bad += 1
     return bad
 
 
 @register_jitable
-def _solve_task(
-    problem: Any, task: int, zero: Any, dense: Any, gradient: Any, rows: Any
-) -> None:
+def _solve_task(problem: Any, task: int, zero: Any, dense: Any, gradient: Any, rows: Any) -> None:
     """Solve the units of a task one after the other, with scratch memory of their own."""
     p = problem[0]
     first, last = _units_of(p, task)

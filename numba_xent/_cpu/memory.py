@@ -27,7 +27,7 @@ from .._math.half import (
     float_to_float16,
 )
 from .compile import compile_callback, digest
-from .vector import (
+from .intrinsics import (
     bits_register,
     call_at,
     convert,
@@ -156,9 +156,7 @@ def _make_writer(compute: str, dtype: str, source: str) -> Callable[..., None]:
     is_float16 = dtype == "float16"
     is_bfloat16 = dtype == "bfloat16"
 
-    def write(
-        address: int, lane: int, vector: int, lanes: int, vectors: int, buffer: int
-    ) -> None:
+    def write(address: int, lane: int, vector: int, lanes: int, vectors: int, buffer: int) -> None:
         _ = source
         zero = zeros(compute)
         tile = (address, lane, vector, lanes, vectors)
@@ -170,6 +168,26 @@ def _make_writer(compute: str, dtype: str, source: str) -> Callable[..., None]:
             _write_numbers(tile, stored, buffer, zero)
 
     return write
+
+
+def _make_index_reader(dtype: str, source: str) -> Callable[..., None]:
+    stored = _STORED[dtype]
+
+    def read(
+        address: int, lane: int, vector: int, lanes: int, vectors: int, buffer: int, padding: float
+    ) -> None:
+        _ = source
+        for i in range(lanes):
+            store(buffer + i * size_of(_I64), load_as(address + i * lane, stored, _I64))
+
+    return read
+
+
+@functools.cache
+def index_reader(dtype: str) -> int:
+    """The address of a compiled reader of one register's worth of integers, to int64."""
+    function = _make_index_reader(dtype, digest())
+    return compile_callback(function, _READER, f"read_{dtype}_as_index")
 
 
 @functools.cache
@@ -187,9 +205,7 @@ def writer(compute: str, dtype: str) -> int:
 
 
 @register_jitable
-def read_tile(
-    t: Any, address: int, lanes: int, vectors: int, padding: float, buffer: int
-) -> None:
+def read_tile(t: Any, address: int, lanes: int, vectors: int, padding: float, buffer: int) -> None:
     """Copy a tile of a tensor to the buffer, unused lanes set to `padding`."""
     call_at(t.mover, (address, t.lane, t.vector, lanes, vectors, buffer, padding))
 
@@ -198,9 +214,3 @@ def read_tile(
 def write_tile(t: Any, address: int, lanes: int, vectors: int, buffer: int) -> None:
     """Copy the buffer to a tile of a tensor; the buffer may be used up."""
     call_at(t.mover, (address, t.lane, t.vector, lanes, vectors, buffer))
-
-
-@register_jitable
-def read_index(t: Any, address: int) -> int:
-    """The integer of a tensor of int32 or int64 at an address."""
-    return load_as(address, _I32, _I64) if t.itemsize == size_of(_I32) else load(address, _I64)

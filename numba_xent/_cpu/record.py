@@ -23,8 +23,6 @@ class Tensor(NamedTuple):
         Steps to the next outer index, unit, lane and register.
     classes
         Step to the next class.
-    itemsize
-        Bytes of an element.
     mover
         The address of the reader (operands) or writer (outputs), see :mod:`.memory`.
     direct
@@ -37,7 +35,6 @@ class Tensor(NamedTuple):
     lane: int = 0
     vector: int = 0
     classes: int = 0
-    itemsize: int = 0
     mover: int = 0
     direct: int = 0
 
@@ -82,8 +79,10 @@ class Shape(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """The real parameters: label smoothing as ``label * keep_label + uniform``, and the scale that
-    multiplies every gradient."""
+    """The real parameters.
+
+    Label smoothing is ``label * keep_label + uniform``; `scale` multiplies every gradient.
+    """
 
     keep_label: float
     uniform: float

@@ -150,7 +150,9 @@ def finish(state: State) -> Finished:
 
 def dense_loss(state: State, row: Finished) -> Any:
     """``q log s - t``: the loss for one label per class."""
-    low = fma(low_part(state.mass, state.mass_low), row.log_sum, -low_part(state.dot, state.dot_low))
+    low = fma(
+        low_part(state.mass, state.mass_low), row.log_sum, -low_part(state.dot, state.dot_low)
+    )
     return fma(state.mass, row.log_sum, -state.dot) + low
 
 

@@ -35,9 +35,7 @@ def exp_scaled(d: Any) -> Any:
     p = fma(p, r, c.one)
     p = fma(p, r, c.one)
     # -inf and NaN make nonsense of k and r; NaN rows are known by their maximum.
-    return where(
-        d >= c.exp_cutoff, from_bits(bits(p) + (bits(shifted) << c.mantissa_bits)), c.zero
-    )
+    return where(d >= c.exp_cutoff, from_bits(bits(p) + (bits(shifted) << c.mantissa_bits)), c.zero)
 
 
 def exp(d: Any) -> Any:

@@ -1,0 +1,223 @@
+"""What kernels do with registers and memory beyond arithmetic, one LLVM operation or so each.
+
+Addresses are integers. Where a function takes `like`, only its type matters: a register, or a
+number.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.typing.templates import Signature
+from numba.extending import intrinsic
+
+from .vector import LANES, Vector, dtype_of, splat, with_dtype
+
+_INT32 = ir.IntType(32)
+
+
+@intrinsic(prefer_literal=True)
+def zeros(typingctx: Any, dtype: Any) -> Any:
+    """A register of zeros of the compute dtype, given by its name."""
+    name = dtype.literal_value
+    result = Vector(getattr(types, name), LANES[name])
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        return ir.Constant(context.get_value_type(result), [0.0] * result.lanes)
+
+    return result(dtype), codegen
+
+
+@intrinsic
+def lane_numbers(typingctx: Any, like: Any) -> Any:
+    """0, 1, 2, ... in the lanes of a register like another."""
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        return ir.Constant(context.get_value_type(like), [float(i) for i in range(like.lanes)])
+
+    return like(like), codegen
+
+
+@intrinsic
+def spread(typingctx: Any, x: Any, like: Any) -> Any:
+    """A float64 number or vector as a register of the type of `like`."""
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        value = args[0]
+        if dtype_of(x) is not like.dtype:
+            value = builder.fptrunc(value, context.get_value_type(with_dtype(x, like.dtype)))
+        return value if isinstance(x, Vector) else splat(builder, value, like.lanes)
+
+    return like(x, like), codegen
+
+
+def _halves(builder: Any, x: Any, lanes: int) -> tuple[Any, Any]:
+    def pick(indices: range) -> Any:
+        mask = ir.Constant(ir.VectorType(_INT32, len(indices)), list(indices))
+        return builder.shuffle_vector(x, x, mask)
+
+    return pick(range(lanes // 2)), pick(range(lanes // 2, lanes))
+
+
+@intrinsic
+def low_half(typingctx: Any, x: Any) -> Any:
+    """The first half of the lanes."""
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        return _halves(builder, args[0], x.lanes)[0]
+
+    return Vector(x.dtype, x.lanes // 2)(x), codegen
+
+
+@intrinsic
+def high_half(typingctx: Any, x: Any) -> Any:
+    """The second half of the lanes."""
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        return _halves(builder, args[0], x.lanes)[1]
+
+    return Vector(x.dtype, x.lanes // 2)(x), codegen
+
+
+@intrinsic
+def first_lane(typingctx: Any, x: Any) -> Any:
+    """The number in the first lane."""
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        return builder.extract_element(args[0], _INT32(0))
+
+    return x.dtype(x), codegen
+
+
+@intrinsic
+def any_lane(typingctx: Any, mask: Any) -> Any:
+    """Whether a condition holds in any lane (or for the one number)."""
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        if not isinstance(mask, Vector):
+            return args[0]
+        word = builder.bitcast(args[0], ir.IntType(mask.lanes))
+        return builder.icmp_unsigned("!=", word, word.type(0))
+
+    return types.boolean(mask), codegen
+
+
+@intrinsic
+def load(typingctx: Any, address: Any, like: Any) -> Any:
+    """What lies at an address, as the type of `like`: a number or a register."""
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], context.get_value_type(like).as_pointer())
+        return builder.load(pointer, align=dtype_of(like).bitwidth // 8)
+
+    return like(address, like), codegen
+
+
+@intrinsic
+def store(typingctx: Any, address: Any, value: Any) -> Any:
+    """Put a number or a register at an address."""
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], args[1].type.as_pointer())
+        builder.store(args[1], pointer, align=dtype_of(value).bitwidth // 8)
+
+    return types.void(address, value), codegen
+
+
+def _convert(context: Any, builder: Any, value: Any, source: Any, want: Any) -> Any:
+    """A number or vector converted to the dtype of `want`, which has as many lanes."""
+    a, b = dtype_of(source), dtype_of(want)
+    ty = context.get_value_type(want)
+    if a is b:
+        return value
+    if isinstance(a, types.Float):
+        return builder.fpext(value, ty) if b.bitwidth > a.bitwidth else builder.fptrunc(value, ty)
+    if isinstance(b, types.Float):
+        return builder.sitofp(value, ty) if a.signed else builder.uitofp(value, ty)
+    if b.bitwidth < a.bitwidth:
+        return builder.trunc(value, ty)
+    return builder.sext(value, ty) if a.signed else builder.zext(value, ty)
+
+
+@intrinsic
+def load_as(typingctx: Any, address: Any, stored: Any, like: Any) -> Any:
+    """What lies at an address as numbers of the type of `stored`, converted to that of `like`."""
+    source = with_dtype(like, stored)
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], context.get_value_type(source).as_pointer())
+        value = builder.load(pointer, align=stored.bitwidth // 8)
+        return _convert(context, builder, value, source, like)
+
+    return like(address, stored, like), codegen
+
+
+@intrinsic
+def store_as(typingctx: Any, address: Any, value: Any, stored: Any) -> Any:
+    """Put numbers at an address, converted to the type of `stored`."""
+    target = with_dtype(value, stored)
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        converted = _convert(context, builder, args[1], value, target)
+        pointer = builder.inttoptr(args[0], converted.type.as_pointer())
+        builder.store(converted, pointer, align=stored.bitwidth // 8)
+
+    return types.void(address, value, stored), codegen
+
+
+@intrinsic
+def convert(typingctx: Any, x: Any, like: Any) -> Any:
+    """`x` in the dtype of `like`."""
+    result = with_dtype(x, dtype_of(like))
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        return _convert(context, builder, args[0], x, result)
+
+    return result(x, like), codegen
+
+
+@intrinsic
+def bits_register(typingctx: Any, like: Any) -> Any:
+    """A register of int32 zeros with as many lanes as `like`."""
+    result = Vector(types.int32, like.lanes)
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        return ir.Constant(context.get_value_type(result), [0] * result.lanes)
+
+    return result(like), codegen
+
+
+@intrinsic
+def lanes_of(typingctx: Any, like: Any) -> Any:
+    """How many lanes a register has."""
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        return context.get_constant(types.int64, like.lanes)
+
+    return types.int64(like), codegen
+
+
+@intrinsic
+def size_of(typingctx: Any, like: Any) -> Any:
+    """Bytes of a number, or of a whole register."""
+    lanes = like.lanes if isinstance(like, Vector) else 1
+    size = lanes * dtype_of(like).bitwidth // 8
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        return context.get_constant(types.int64, size)
+
+    return types.int64(like), codegen
+
+
+@intrinsic
+def call_at(typingctx: Any, function: Any, args: Any) -> Any:
+    """Call the C function at an address with a tuple of numbers; it returns nothing."""
+
+    def codegen(context: Any, builder: Any, sig: Signature, values: Any) -> Any:
+        operands = cgutils.unpack_tuple(builder, values[1])
+        ty = ir.FunctionType(ir.VoidType(), [operand.type for operand in operands])
+        builder.call(builder.inttoptr(values[0], ty.as_pointer()), operands)
+
+    return types.void(function, args), codegen
