@@ -26,7 +26,7 @@ _SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
 class NamedLoss:
     """A collected loss: its value, and the name that TensorFlow would give it.
 
-    Attributes
+    Parameters
     ----------
     name : str
         Such as ``"softmax_cross_entropy_loss/value:0"``.

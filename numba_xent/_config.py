@@ -16,8 +16,14 @@ def _version(package: str) -> str:
         return "not installed"
 
 
+def _own_version() -> str:
+    from . import __version__  # noqa: PLC0415 - the package is complete by now
+
+    return __version__
+
+
 def show_config() -> dict[str, Any]:
-    """Versions and settings that the results, the speed and the errors may depend on.
+    """Show versions and settings that results, speed and errors may depend on.
 
     Returns
     -------
@@ -44,7 +50,7 @@ def show_config() -> dict[str, Any]:
         layer = "not started, will be the first of " + " ".join(config.THREADING_LAYER_PRIORITY)
     features = config.CPU_FEATURES or llvm.get_host_cpu_features().flatten()
     return {
-        "numba_xent": _version("numba_xent"),
+        "numba_xent": _own_version(),
         "python": sys.version.split()[0],
         "numpy": np.__version__,
         "numba": numba.__version__,

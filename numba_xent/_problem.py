@@ -7,6 +7,7 @@ one :class:`Problem`: the arrays, the class axis, label smoothing, weights, and 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, Protocol
@@ -81,6 +82,8 @@ def entry_point(
         def function(*args: P.args, **kwargs: P.kwargs) -> Any:
             return plan(*args, **kwargs).value()
 
+        signature = inspect.signature(plan).replace(return_annotation=Any)
+        function.__signature__ = signature  # type: ignore[attr-defined]
         REGISTRY[function] = Differentiable(plan, wrt, closed or {})
         return function
 
@@ -213,7 +216,7 @@ class Problem:
     @property
     def compute(self) -> str:
         """The name of the compute dtype."""
-        return compute_dtype(self.logits.dtype.name)
+        return compute_dtype(self.logits.dtype)
 
     @property
     def weights(self) -> Array | None:

@@ -93,12 +93,25 @@ def value_and_grad(
     >>> gradient
     array([[ 0.09003057,  0.24472848, -0.33475906]], dtype=float32)
     """
-    if not callable(fn) or fn not in REGISTRY:
+    if not callable(fn) or not _is_known(fn):
         allowed = ", ".join(_describe(known) for known in REGISTRY)
         raise TypeError(f"fn must be one of {allowed}; got {fn!r}")
-    names = _check_wrt(fn, wrt)
+    return _differentiate(fn, _check_wrt(fn, wrt), not isinstance(wrt, tuple))
+
+
+def _is_known(fn: Callable[..., Any]) -> bool:
+    try:
+        return fn in REGISTRY
+    except TypeError:  # callable, but not hashable
+        return False
+
+
+@functools.cache
+def _differentiate(
+    fn: Callable[..., Any], names: tuple[str, ...], single: bool
+) -> Callable[..., Any]:
+    """The function that :func:`value_and_grad` returns; made once, as it is often asked for."""
     plan = REGISTRY[fn].plan
-    single = not isinstance(wrt, tuple)
 
     @functools.wraps(fn)
     def function(*args: Any, upstream: Any = None, out: Any = None, **kwargs: Any) -> Any:

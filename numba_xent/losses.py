@@ -292,7 +292,7 @@ def softmax_cross_entropy(
     >>> float(xent.losses.softmax_cross_entropy(labels, logits))  # doctest: +ELLIPSIS
     0.20839...
     >>> xent.losses.softmax_cross_entropy(labels, logits, weights=[1.0, 0.0], reduction="none")
-    array([0.40760595, 0.        ], dtype=float32)
+    array([0.40760598, 0.        ], dtype=float32)
     """
     check_names(scope, loss_collection)
     _require(onehot_labels, "onehot_labels")
@@ -394,7 +394,7 @@ def sparse_softmax_cross_entropy(
     label_array = as_array(labels, "labels")
     logit_array = as_array(logits, "logits")
     given_rank = logit_array.ndim
-    given, factors = _as_weights(weights, compute_dtype(logit_array.dtype.name))
+    given, factors = _as_weights(weights, compute_dtype(logit_array.dtype))
     label_array, logit_array, factors = _squeeze(label_array, logit_array, factors)
     problem = sparse_problem(label_array, logit_array, ("labels", "logits"))
     Reduction.validate(reduction)
@@ -472,7 +472,7 @@ def compute_weighted_loss(
     # The compute dtype depends on the losses, but TensorFlow converts the weights first.
     _require(weights, "weights")
     array = real_numbers(as_array(losses, "losses"), "losses")
-    given, factors = _as_weights(weights, compute_dtype(array.dtype.name))
+    given, factors = _as_weights(weights, compute_dtype(array.dtype))
     weighting = _weighting(given, factors, array.shape, reduction)
     call = _WeightedLoss(array, weighting)
     return _Collected(call, scope, "weighted_loss", reduction, loss_collection)

@@ -1,18 +1,23 @@
-"""A problem on NumPy arrays in, losses and gradients out: records are filled in and kernels run."""
+"""A problem on NumPy arrays in, losses and gradients out.
+
+What a kernel must be told follows from the shapes, strides and dtypes of the arrays, but for their
+addresses and a few numbers. It is worked out once for each combination, as a :class:`Recipe`.
+"""
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+import struct
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numba
 import numpy as np
 
-from .._arrays import Array, compute_dtype
-from .._layout import Layout, Strides, broadcast_strides, two_axes
+from .._arrays import Array, compute_dtype, dtype_name
+from .._layout import Layout, broadcast_strides, two_axes
 from . import memory
-from .kernels import kernel
-from .record import Numbers, Shape, Tensor, pack
+from .kernels import Kernel, kernel
+from .record import DTYPE, TENSORS, Numbers, Shape, Tensor, pack
 from .threads import begin_parallel, end_parallel
 from .vector import LANES
 
@@ -34,91 +39,48 @@ KEPT = 8192
 PARALLEL_ELEMENTS = 1 << 16
 """From so many logits on, a problem is worth waking other threads."""
 
+_OUTPUTS = frozenset(("loss", "d_logits", "d_labels"))
+_WITH_CLASSES = frozenset(("logits", "labels", "d_logits", "d_labels"))
+_ADDRESS = struct.Struct("=q")
+_TASKS_AND_NUMBERS = struct.Struct("=q3d")
+_ADDRESS_OFFSETS = {name: DTYPE.fields[name][1] for name in TENSORS}  # type: ignore[index]
+_TASKS_OFFSET = DTYPE.fields["tasks"][1]  # type: ignore[index]
 
-@functools.cache
-def _ones(compute: str) -> tuple[Array, Tensor]:
-    """A constant 1 for every example, as an operand (and the array, to keep it alive)."""
-    array = np.ones(1, compute)
-    return array, Tensor(address=array.ctypes.data, mover=memory.reader(compute, compute))
+Meta = tuple[np.dtype[Any], tuple[int, ...], tuple[int, ...]]
+"""The dtype, shape and strides of an array."""
 
 
-class _Operand:
-    """An array of a problem on its way into a record."""
+class Recipe(NamedTuple):
+    """How problems with arrays of certain shapes, strides and dtypes are computed.
 
-    def __init__(
-        self,
-        array: Array,
-        axis: int | None,
-        batch_shape: Strides,
-        output: bool = False,
-        indices: bool = False,
-    ) -> None:
-        self.array = array
-        self.output = output
-        self.indices = indices
-        self.copied_from: Array | None = None
-        self.axis = axis
-        strides = array.strides
-        shape = array.shape
-        self.class_stride = 0
-        if axis is not None:
-            self.class_stride = strides[axis] if shape[axis] > 1 else 0
-            strides = strides[:axis] + strides[axis + 1 :]
-            shape = shape[:axis] + shape[axis + 1 :]
-        self.strides = (
-            strides if shape == batch_shape else broadcast_strides(batch_shape, shape, strides)
-        )
+    Attributes
+    ----------
+    copies
+        The operands and outputs that must be replaced by contiguous arrays first; if there are
+        any, the recipe says nothing else.
+    template
+        The kernel's record, without addresses, tasks and numbers.
+    serial, parallel
+        The choices that make the kernel, see :func:`.kernels.kernel`.
+    large
+        Whether the problem is worth more than one thread.
+    """
 
-    def copy(self, batch_shape: tuple[int, ...], inner: int) -> tuple[int, int]:
-        """Stand in for the array by a contiguous copy, class axis last; its two batch strides."""
-        moved = self.array if self.axis is None else np.moveaxis(self.array, self.axis, -1)
-        shape = batch_shape + (() if self.axis is None else moved.shape[-1:])
-        if self.output:
-            self.copied_from = moved
-            self.array = np.empty(shape, moved.dtype)
-        else:
-            self.array = np.ascontiguousarray(np.broadcast_to(moved, shape))
-        step = self.array.itemsize
-        if self.axis is not None:
-            self.class_stride = step
-            step *= shape[-1]
-        return inner * step, step
+    copies: tuple[str, ...]
+    template: bytes
+    compute: str
+    rows: bool
+    dense: bool
+    gradient: bool
+    large: bool
 
-    def write_back(self) -> None:
-        """Hand what has been written to the copy of an output to the output."""
-        if self.copied_from is not None:
-            self.copied_from[...] = self.array
+    def kernel(self, parallel: bool) -> Kernel:
+        """The compiled kernel, serial or parallel."""
+        return kernel(self.compute, self.rows, self.dense, self.gradient, parallel)
 
-    def _mover(self, compute: str) -> int:
-        name = self.array.dtype.name
-        if self.output:
-            return memory.writer(compute, name)
-        if self.indices:
-            return memory.index_reader(name)
-        return memory.reader(compute, name)
 
-    def tensor(self, strides: tuple[int, int], rows: bool, compute: str) -> Tensor:
-        """The array as a kernel sees it."""
-        array = self.array
-        name = array.dtype.name
-        itemsize = array.itemsize
-        lanes = LANES[compute]
-        outer, inner = strides
-        if rows:
-            unit, lane, vector = inner, self.class_stride, lanes * self.class_stride
-        else:
-            unit, lane, vector = lanes * inner, inner, self.class_stride
-        direct = name == compute and lane == itemsize and self.axis is not None
-        return Tensor(
-            address=array.ctypes.data,
-            outer=outer,
-            unit=unit,
-            lane=lane,
-            vector=vector,
-            classes=self.class_stride,
-            mover=self._mover(compute),
-            direct=direct,
-        )
+def _meta(array: Array) -> Meta:
+    return array.dtype, array.shape, array.strides
 
 
 def _lanes_lie_along_outer(
@@ -130,6 +92,117 @@ def _lanes_lie_along_outer(
     outer_near = strides[0] == itemsize and layout.outer >= lanes
     inner_near = strides[1] == itemsize and layout.inner >= lanes
     return outer_near > inner_near or (outer_near == inner_near and layout.outer > layout.inner)
+
+
+def _mover(name: str, dtype: str, compute: str, dense: bool) -> int:
+    if name in _OUTPUTS:
+        return memory.writer(compute, dtype)
+    if name == "labels" and not dense:
+        return memory.index_reader(dtype)
+    return memory.reader(compute, dtype)
+
+
+def _nbytes(meta: Meta) -> int:
+    size = meta[0].itemsize
+    for n in meta[1]:
+        size *= n
+    return size
+
+
+@functools.lru_cache(maxsize=1024)
+def _recipe(
+    axis: int, dense: bool, raw: bool, names: tuple[str, ...], metas: tuple[Meta, ...]
+) -> Recipe:
+    """Work out a recipe from what is known of the arrays: the logits, the labels, and others."""
+    dtype, shape, strides = metas[0]
+    compute = compute_dtype(dtype)
+    lanes = LANES[compute]
+    batch = shape[:axis] + shape[axis + 1 :]
+    classes = shape[axis]
+    gradient = "d_logits" in names or "d_labels" in names
+    class_stride = strides[axis] if classes > 1 else 0
+    # By the distance of the classes alone: a batch and its pieces must be computed alike.
+    rows = classes > FEW_CLASSES and -NEAR <= class_stride <= NEAR
+
+    class_strides: dict[str, int] = {}
+    batch_strides: list[tuple[int, ...]] = []
+    for name, (_, own, steps) in zip(names, metas, strict=True):
+        if name in _WITH_CLASSES and (dense or name != "labels"):
+            class_strides[name] = steps[axis] if own[axis] > 1 else 0
+            own, steps = own[:axis] + own[axis + 1 :], steps[:axis] + steps[axis + 1 :]  # noqa: PLW2901
+        batch_strides.append(steps if own == batch else broadcast_strides(batch, own, steps))
+    layout = two_axes(batch, batch_strides, [_nbytes(meta) for meta in metas])
+    copies = tuple(n for n, cut in zip(names, layout.strides, strict=True) if cut is None)
+    if copies:
+        return Recipe(copies, b"", compute, rows, dense, gradient, False)
+
+    outer, inner = layout.outer, layout.inner
+    cuts = {n: cut for n, cut in zip(names, layout.strides, strict=True) if cut is not None}
+    if not rows and _lanes_lie_along_outer(layout, cuts["logits"], dtype.itemsize, lanes):
+        outer, inner = inner, outer
+        cuts = {name: (second, first) for name, (first, second) in cuts.items()}
+    tensors = {}
+    for name, (own_dtype, _, _) in zip(names, metas, strict=True):
+        first, second = cuts[name]
+        step = class_strides.get(name, 0)
+        lane = step if rows else second
+        tensors[name] = Tensor(
+            outer=first,
+            unit=second if rows else lanes * second,
+            lane=lane,
+            vector=lanes * step if rows else step,
+            classes=step,
+            mover=_mover(name, dtype_name(own_dtype), compute, dense),
+            direct=dtype_name(own_dtype) == compute
+            and lane == own_dtype.itemsize
+            and name in class_strides,
+        )
+    # Numbers that are 1 for every example have no array of their own.
+    tensors.setdefault("weights", Tensor(mover=memory.reader(compute, compute)))
+    tensors.setdefault("upstream", Tensor(mover=memory.reader(compute, compute)))
+    tensors["losses"] = tensors["loss"]._replace(mover=memory.reader(compute, compute))
+    vectors, tail = divmod(classes, lanes) if rows else (classes, 0)
+    record = pack(
+        tuple(tensors.get(name, Tensor()) for name in TENSORS),
+        Shape(
+            rows=rows,
+            classes=classes,
+            outer=outer,
+            inner=inner,
+            units=inner if rows else -(-inner // lanes),
+            vectors=vectors,
+            tail=tail,
+            chunk=CHUNK,
+            chunks=max(1, -(-vectors // CHUNK)),
+            keep=vectors <= KEPT,
+            raw=raw,
+            tasks=1,
+        ),
+        Numbers(1.0, 0.0, 1.0),
+    )
+    large = classes * outer * inner >= PARALLEL_ELEMENTS
+    return Recipe((), record.tobytes(), compute, rows, dense, gradient, large)
+
+
+_ONES = {compute: np.ones(1, compute) for compute in LANES}
+_ONE_ADDRESS = {compute: array.ctypes.data for compute, array in _ONES.items()}
+
+
+def _contiguous(name: str, array: Array, axis: int, dense: bool, batch: tuple[int, ...]) -> Array:
+    """An array that fits every recipe: the same elements, contiguous with the class axis last.
+
+    It is returned as a view with the axes of the original; outputs are left uninitialised.
+    """
+    if name in _WITH_CLASSES and (dense or name != "labels"):
+        moved = np.moveaxis(array, axis, -1)
+        shape = (*batch, moved.shape[-1])
+    else:
+        moved, shape = array, batch
+    if name in _OUTPUTS:
+        fresh = np.empty(shape, array.dtype)
+    else:
+        fresh = np.ascontiguousarray(np.broadcast_to(moved, shape))
+    return fresh if moved is array else np.moveaxis(fresh, -1, axis)
 
 
 def solve(
@@ -166,88 +239,52 @@ def solve(
     IndexError
         If a sparse label is not a class. Nothing has been written to `d_logits`.
     """
-    logits = problem.logits
-    compute = compute_dtype(logits.dtype.name)
-    batch = problem.batch_shape
-    axis = problem.axis
-    dense = not problem.sparse
-    gradient = d_logits is not None or d_labels is not None
-
-    class_stride = logits.strides[axis] if logits.shape[axis] > 1 else 0
-    rows = problem.classes > FEW_CLASSES and -NEAR <= class_stride <= NEAR
-
-    operands: dict[str, _Operand] = {"logits": _Operand(logits, axis, batch)}
-    labels = problem.labels
-    if labels.dtype.name not in memory.READABLE:
-        labels = labels.astype(compute)
-    operands["labels"] = _Operand(labels, axis if dense else None, batch, indices=not dense)
-    if problem.weights is not None:
-        operands["weights"] = _Operand(problem.weights, None, batch)
-    if upstream is not None:
-        operands["upstream"] = _Operand(upstream, None, batch)
-    operands["loss"] = _Operand(loss, None, batch, output=True)
-    if d_logits is not None:
-        operands["d_logits"] = _Operand(d_logits, axis, batch, output=True)
-    if d_labels is not None:
-        operands["d_labels"] = _Operand(d_labels, axis, batch, output=True)
-
-    layout = two_axes(
-        batch,
-        [operand.strides for operand in operands.values()],
-        [operand.array.nbytes for operand in operands.values()],
-    )
-    outer, inner = layout.outer, layout.inner
-    cuts = {
-        name: operand.copy(batch, inner) if cut is None else cut
-        for (name, operand), cut in zip(operands.items(), layout.strides, strict=True)
+    axis, dense = problem.axis, not problem.sparse
+    arrays = {"logits": problem.logits, "labels": problem.labels, "loss": loss}
+    if dtype_name(problem.labels.dtype) not in memory.READABLE:
+        arrays["labels"] = problem.labels.astype(compute_dtype(problem.logits.dtype))
+    optional = {
+        "weights": problem.weights,
+        "upstream": upstream,
+        "d_logits": d_logits,
+        "d_labels": d_labels,
     }
-    lanes = LANES[compute]
-    if not rows and _lanes_lie_along_outer(layout, cuts["logits"], logits.itemsize, lanes):
-        outer, inner = inner, outer
-        cuts = {name: (second, first) for name, (first, second) in cuts.items()}
-    tensors = {name: o.tensor(cuts[name], rows, compute) for name, o in operands.items()}
+    arrays |= {name: array for name, array in optional.items() if array is not None}
 
-    classes = problem.classes
-    vectors, tail = divmod(classes, lanes) if rows else (classes, 0)
-    parallel = logits.size >= PARALLEL_ELEMENTS and begin_parallel()
-    shape = Shape(
-        rows=rows,
-        classes=classes,
-        outer=outer,
-        inner=inner,
-        units=inner if rows else -(-inner // lanes),
-        vectors=vectors,
-        tail=tail,
-        chunk=CHUNK,
-        chunks=max(1, -(-vectors // CHUNK)),
-        keep=vectors <= KEPT,
-        raw=raw,
-        tasks=numba.get_num_threads() if parallel else 1,
-    )
-    one = _ones(compute)[1]
-    nothing = Tensor()
-    weights = tensors.get("weights", one)
-    record = pack(
-        (
-            tensors["logits"],
-            tensors["labels"],
-            weights,
-            tensors.get("upstream", one),
-            tensors["loss"],
-            tensors["loss"]._replace(mover=memory.reader(compute, compute)),
-            tensors.get("d_logits", nothing),
-            tensors.get("d_labels", nothing),
-        ),
-        shape,
-        Numbers(1.0 - problem.smoothing, problem.smoothing / classes, scale),
+    recipe = _recipe(axis, dense, raw, tuple(arrays), tuple(map(_meta, arrays.values())))
+    replaced: dict[str, Array] = {}
+    if recipe.copies:
+        replaced = {name: arrays[name] for name in recipe.copies}
+        batch = problem.batch_shape
+        for name, array in replaced.items():
+            arrays[name] = _contiguous(name, array, axis, dense, batch)
+        recipe = _recipe(axis, dense, raw, tuple(arrays), tuple(map(_meta, arrays.values())))
+
+    record = bytearray(recipe.template)
+    one = _ONE_ADDRESS[recipe.compute]
+    _ADDRESS.pack_into(record, _ADDRESS_OFFSETS["weights"], one)
+    _ADDRESS.pack_into(record, _ADDRESS_OFFSETS["upstream"], one)
+    for name, array in arrays.items():
+        _ADDRESS.pack_into(record, _ADDRESS_OFFSETS[name], array.ctypes.data)
+        if name == "loss":
+            _ADDRESS.pack_into(record, _ADDRESS_OFFSETS["losses"], array.ctypes.data)
+    parallel = recipe.large and begin_parallel()
+    _TASKS_AND_NUMBERS.pack_into(
+        record,
+        _TASKS_OFFSET,
+        numba.get_num_threads() if parallel else 1,
+        1.0 - problem.smoothing,
+        problem.smoothing / problem.classes,
+        scale,
     )
     try:
-        bad, total = kernel(compute, rows, dense, gradient, parallel)(record)
+        bad, total = recipe.kernel(parallel)(np.frombuffer(record, DTYPE))
     finally:
         if parallel:
             end_parallel()
     if bad:
         raise IndexError
-    for operand in operands.values():
-        operand.write_back()
+    for name, array in replaced.items():
+        if name in _OUTPUTS:
+            array[...] = arrays[name]
     return total
