@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, ParamSpec, Protocol
 
 import numpy as np
@@ -30,6 +30,9 @@ P = ParamSpec("P")
 
 _OVERLAP_WORK = 10_000
 """How long to look for a shared element before two arrays are taken to overlap."""
+
+_PIECE = 1 << 18
+"""How many terms of the gradient by broadcast labels are made at once."""
 
 _LABELS_SHOWN = 1000
 """As many labels are listed in the message about one that is out of range."""
@@ -251,17 +254,17 @@ class Problem:
         if self.weighting is not None and self.weighting.divisor is not None:
             each_up = None
             scale = safe_divide(1.0 if up is None else float(up), self.weighting.divisor)
-        losses, total = self._solve(
-            raw, each_up, scale, buffers.get("logits"), buffers.get("labels")
-        )
+        d_logits = buffers.get("logits")
+        if "labels" in wrt and self._labels_are_broadcast():
+            losses, buffers["labels"] = self._solve_in_pieces(each_up, d_logits)
+            total = 0.0
+        else:
+            losses, total = self._solve(raw, each_up, scale, d_logits, buffers.get("labels"))
         gradients: list[Any] = []
         for name, out in zip(wrt, outs, strict=True):
             gradient: Any = buffers.get(name)
             if name == "weights" and self.weighting is not None:
                 gradient = self.weighting.gradient(losses, total, up)
-            elif gradient is not None and name == "labels":
-                gradient = sum_to_shape(gradient, self.labels.shape)
-                gradient = gradient.astype(self.labels.dtype, copy=False)
             gradients.append(deliver(gradient, out))
         if raw and not self.reduced and self.weighting is not None:
             losses = self.weighting.apply(losses).astype(self.logits.dtype)
@@ -285,19 +288,67 @@ class Problem:
         Gradients are written where they are wanted.
         """
         losses = np.empty(self.batch_shape, self.compute if raw else self.logits.dtype)
+        return losses, self._solve_into(losses, raw, upstream, scale, d_logits, d_labels)
+
+    def _solve_into(
+        self,
+        losses: Array,
+        raw: bool,
+        upstream: Array | None,
+        scale: float,
+        d_logits: Array | None,
+        d_labels: Array | None,
+    ) -> float:
+        """Like :meth:`_solve`, with memory for the losses."""
         if self.logits.size == 0:
             # Without classes every loss is 0; without examples there is nothing to compute.
             losses[...] = 0
             weighted = losses if self.weighting is None else self.weighting.apply(losses)
             if raw:
-                return losses, float(weighted.sum())
+                return float(weighted.sum())
             losses[...] = weighted
-            return losses, 0.0
+            return 0.0
         try:
-            total = backend().solve(self, losses, raw, upstream, scale, d_logits, d_labels)
+            total: float = backend().solve(self, losses, raw, upstream, scale, d_logits, d_labels)
         except IndexError:
             raise ValueError(self._bad_label()) from None
-        return losses, total
+        return total
+
+    def _labels_are_broadcast(self) -> bool:
+        """Whether the labels are floats, which have a gradient, and are broadcast."""
+        return is_float(self.labels) and self.labels.shape != self.logits.shape
+
+    def _solve_in_pieces(
+        self, upstream: Array | None, d_logits: Array | None
+    ) -> tuple[Array, Array]:
+        """Losses, and the gradient by labels that are broadcast (without weights).
+
+        It is the sum of as many terms as there are logits. They are made and summed a piece of the
+        batch at a time, so that they never fill memory.
+        """
+        losses = np.empty(self.batch_shape, self.logits.dtype)
+        total = np.zeros(self.labels.shape, np.float64)
+        shape = self.logits.shape
+        batch_axes = [i for i in range(len(shape)) if i != self.axis] or [self.axis]
+        cut = max(batch_axes, key=lambda i: shape[i])
+        whole = cut == self.axis  # there is one example
+        step = shape[cut] if whole else max(1, _PIECE * shape[cut] // max(1, self.logits.size))
+        for start in range(0, shape[cut], max(1, step)):
+            at = (slice(None),) * cut + (slice(start, start + step),)
+            at_batch = (...,) if whole else at[1:] if cut > self.axis else at
+            at_labels = at if self.labels.shape[cut] == shape[cut] else ()
+            piece = replace(self, logits=self.logits[at], labels=self.labels[at_labels])
+            terms = np.empty(piece.logits.shape, self.compute)
+            piece._solve_into(
+                losses[at_batch],
+                False,
+                None if upstream is None else upstream[at_batch],
+                1.0,
+                None if d_logits is None else d_logits[at],
+                terms,
+            )
+            total[at_labels] += sum_to_shape(terms, piece.labels.shape)
+        return losses, total.astype(self.labels.dtype)
 
     def _bad_label(self) -> str:
         low, high = int(self.labels.min()), int(self.labels.max())
@@ -325,11 +376,8 @@ class Problem:
     def _buffer(self, name: str, out: Array | None, read: Sequence[Array | None]) -> Array | None:
         """The memory that a kernel writes a gradient to: `out`, or an array of its own."""
         operand = self.logits if name == "logits" else self.labels
-        if not is_float(operand):
+        if not is_float(operand) or (name == "labels" and self._labels_are_broadcast()):
             return None
-        if operand.shape != self.logits.shape:
-            # Broadcast labels: their gradient is summed when it is complete.
-            return np.empty(self.logits.shape, self.compute)
         if out is not None and out.dtype.isnative and out.flags.aligned:
             # Logits may be overwritten in place, anything else that is still to be read may not.
             others = read[1:] if name == "logits" and _same_place(out, self.logits) else read

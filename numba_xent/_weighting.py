@@ -174,6 +174,6 @@ def sum_to_shape(gradient: Array, shape: tuple[int, ...]) -> Array:
     if gradient.shape == shape:
         return gradient
     if not shape:
-        return np.asarray(gradient.sum())
+        return np.asarray(gradient.sum(dtype=np.float64))
     axes = tuple(i for i, n in enumerate(shape) if n != gradient.shape[i])
-    return np.asarray(gradient.sum(axis=axes, keepdims=True))
+    return np.asarray(gradient.sum(axis=axes, keepdims=True, dtype=np.float64))

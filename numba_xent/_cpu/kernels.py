@@ -61,8 +61,8 @@ def _solve_task(problem: Any, task: int, zero: Any, dense: Any, gradient: Any, r
     """Solve the units of a task one after the other, with scratch memory of their own."""
     p = problem[0]
     first, last = _units_of(p, task)
-    scratch = np.empty(workspace_size(p, zero), np.uint8)
-    work = lay_out(p, scratch.ctypes.data, zero)
+    scratch = np.empty(workspace_size(p, zero, gradient), np.uint8)
+    work = lay_out(p, scratch.ctypes.data, zero, gradient)
     for unit in range(first, last):
         solve(p, unit // p.units, unit % p.units, work, zero, dense, gradient, rows)
     scratch[0] = 0  # only its address has been used: this keeps it alive until here
@@ -74,8 +74,8 @@ def _weighted_sum(problem: Any, zero: Any, rows: Any) -> float:
     p = problem[0]
     if p.raw == 0:
         return 0.0
-    scratch = np.empty(workspace_size(p, zero), np.uint8)
-    work = lay_out(p, scratch.ctypes.data, zero)
+    scratch = np.empty(workspace_size(p, zero, None), np.uint8)
+    work = lay_out(p, scratch.ctypes.data, zero, None)
     high = each(rows, widen(zero))
     low = high
     for unit in range(p.outer * p.units):

@@ -62,40 +62,47 @@ class Workspace(NamedTuple):
         A chunk of registers each, and one for the tail (sparse labels fit there too).
     exponentials
         Those of the whole unit, or of a chunk, and of the tail.
+    examples
+        Two registers for the numbers of single examples.
     tops
         The maximum of each chunk.
-    examples
-        A few registers for the numbers of single examples.
+    end
+        Where it ends.
     """
 
     logits: int
     labels: int
     output: int
     exponentials: int
-    tops: int
     examples: int
+    tops: int
+    end: int
 
 
 @register_jitable
-def workspace_size(p: Any, like: Any) -> int:
-    """Bytes of scratch memory that a task needs."""
-    chunk = min(p.chunk, p.vectors) + 2
-    kept = p.vectors + 1 if p.keep else chunk
-    return (3 * chunk + kept + 8) * size_of(like) + (p.chunks * lanes_of(like) + 16) * size_of(_F64)
-
-
-@register_jitable
-def lay_out(p: Any, address: int, like: Any) -> Workspace:
+def lay_out(p: Any, address: int, zero: Any, gradient: Any) -> Workspace:
     """Divide scratch memory, from its first aligned address on."""
-    register = size_of(like)
+    register = size_of(zero)
     chunk = (min(p.chunk, p.vectors) + 2) * register
-    kept = (p.vectors + 1) * register if p.keep else chunk
+    output = 0
+    kept = 0
+    if gradient is not None:
+        output = chunk
+        kept = (p.vectors + 1) * register if p.keep else chunk
     logits = (address + register - 1) // register * register
-    exponentials = logits + 3 * chunk
+    labels = logits + chunk
+    outputs = labels + chunk
+    exponentials = outputs + output
     examples = exponentials + kept
-    return Workspace(
-        logits, logits + chunk, logits + 2 * chunk, exponentials, examples + 6 * register, examples
-    )
+    tops = examples + 2 * register
+    end = tops + p.chunks * lanes_of(zero) * size_of(_F64)
+    return Workspace(logits, labels, outputs, exponentials, examples, tops, end)
+
+
+@register_jitable
+def workspace_size(p: Any, zero: Any, gradient: Any) -> int:
+    """Bytes of scratch memory that a task needs, wherever it begins."""
+    return lay_out(p, 0, zero, gradient).end + size_of(zero)
 
 
 @register_jitable
