@@ -140,13 +140,14 @@ def _tail(tile: Any) -> Any:
 
 @register_jitable
 def _sum_block(
-    p: Any, x: Tile, labels: Any, e: Any, n: int, top: Any, uniform: Any, zero: Any, sums: Sums
+    x: Tile, labels: Any, e: Any, n: int, used: Any, top: Any, zero: Any, sums: Sums
 ) -> Sums:
-    """Add the first `n` full registers of a chunk to the sums."""
+    """Add the first `n` full registers of a chunk to the sums; `used` lanes hold classes."""
     count = sums.count
     rest = zero
     dot = zero
     mass = zero
+    drop = zero
     for v in range(n):
         d, exponential = exp_of_class(load(x.address + v * x.step, zero), top)
         count, rest = add_exp(d, exponential, count, rest)
@@ -154,49 +155,37 @@ def _sum_block(
             store(e.address + v * e.step, exponential)
         if labels is not None:
             label = load(labels.address + v * labels.step, zero)
-            dot, mass = add_label(d, smooth(label, p.keep_label, uniform), dot, mass)
+            dot, mass = add_label(d, label, dot, mass)
+            drop = drop + where(used, d, zero)
     rest, rest_low = accumulate(sums.rest, sums.rest_low, rest)
     if labels is None:
-        return Sums(count, rest, rest_low, zero, zero, zero, zero)
+        return Sums(count, rest, rest_low, zero, zero, zero, zero, zero, zero)
     dot, dot_low = accumulate(sums.dot, sums.dot_low, dot)
     mass, mass_low = accumulate(sums.mass, sums.mass_low, mass)
-    return Sums(count, rest, rest_low, dot, dot_low, mass, mass_low)
+    drop, drop_low = accumulate(sums.drop, sums.drop_low, drop)
+    return Sums(count, rest, rest_low, dot, dot_low, mass, mass_low, drop, drop_low)
 
 
 @register_jitable
-def sum_chunk(
-    p: Any, x: Tile, labels: Any, e: Any, tail: int, top: Any, zero: Any, rows: Any
-) -> Sums:
+def sum_chunk(x: Tile, labels: Any, e: Any, tail: int, top: Any, zero: Any, rows: Any) -> Sums:
     """The sums of a chunk; without `labels` nothing about them, without `e` nothing is kept."""
-    sums = Sums(zero, zero, zero, zero, zero, zero, zero)
-    uniform = zero + p.uniform
+    sums = Sums(zero, zero, zero, zero, zero, zero, zero, zero, zero)
+    used = zero == zero
     if rows is None:
         for v in range(x.full):
-            sums = _sum_block(
-                p, _from(x, v), _from(labels, v), _from(e, v), 1, top, uniform, zero, sums
-            )
+            sums = _sum_block(_from(x, v), _from(labels, v), _from(e, v), 1, used, top, zero, sums)
         return sums
     whole = x.full // BLOCK * BLOCK
     for v in range(0, whole, BLOCK):
-        sums = _sum_block(
-            p, _from(x, v), _from(labels, v), _from(e, v), BLOCK, top, uniform, zero, sums
-        )
+        sums = _sum_block(_from(x, v), _from(labels, v), _from(e, v), BLOCK, used, top, zero, sums)
     if whole < x.full:
-        sums = _sum_block(
-            p,
-            _from(x, whole),
-            _from(labels, whole),
-            _from(e, whole),
-            x.full - whole,
-            top,
-            uniform,
-            zero,
-            sums,
-        )
+        n = x.full - whole
+        x_rest = _from(x, whole)
+        sums = _sum_block(x_rest, _from(labels, whole), _from(e, whole), n, used, top, zero, sums)
     if tail != 0:
-        # The padding of a partly filled register must not be smoothed: its logits are -inf.
-        uniform = where(lane_numbers(zero) < tail, uniform, zero)
-        sums = _sum_block(p, _tail(x), _tail(labels), _tail(e), 1, top, uniform, zero, sums)
+        # The other lanes are padded with -inf, which adds nothing to any sum but this one.
+        used = lane_numbers(zero) < tail
+        sums = _sum_block(_tail(x), _tail(labels), _tail(e), 1, used, top, zero, sums)
     return sums
 
 

@@ -15,7 +15,7 @@ import numba
 import numpy as np
 from numba.extending import register_jitable
 
-from .._math.compensated import accumulate, total_of
+from .._math.compensated import accumulate
 from .._math.primitives import widen
 from .compile import compile_kernel, digest
 from .intrinsics import lanes_of, zeros
@@ -85,7 +85,7 @@ def _weighted_sum(problem: Any, zero: Any, rows: Any) -> float:
         weight = each(rows, widen(read_examples(p.weights, o, u, count, work, zero)))
         high, low = accumulate(high, low, loss * weight)
     scratch[0] = 0
-    return total_of_lanes(total_of(high, low))
+    return total_of_lanes(high, low)
 
 
 def _make(

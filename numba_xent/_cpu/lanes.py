@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 from numba.core import types
 from numba.extending import overload, register_jitable
 
 from .._math.compensated import add_pairs, total_of
 from .._math.constants import constants
 from .._math.cross_entropy import State
-from .._math.primitives import maximum, widen
+from .._math.primitives import maximum, where, widen
 from .intrinsics import first_lane, high_half, low_half, spread
 from .vector import Vector
 
@@ -31,6 +32,8 @@ def _tree(high: Any, low: Any) -> Any:
 
 @overload(_tree, strict=False)
 def _tree_overload(high: Any, low: Any) -> Any:
+    if not isinstance(high, Vector):
+        return lambda high, low: (high, low)
     if high.lanes == 1:
         return lambda high, low: (first_lane(high), first_lane(low))
 
@@ -48,8 +51,6 @@ def _add_up(x: Any) -> Any:
 
 @overload(_add_up, strict=False)
 def _add_up_overload(x: Any) -> Any:
-    if not isinstance(x, Vector):
-        return lambda x: x
     if x.lanes == 1:
         return lambda x: first_lane(x)
     return lambda x: _add_up(low_half(x) + high_half(x))
@@ -68,9 +69,10 @@ def _largest_overload(x: Any) -> Any:
 
 
 @register_jitable
-def total_of_lanes(x: Any) -> float:
-    """The sum of float64 numbers: the lanes of a register, or just one."""
-    return _add_up(x)
+def total_of_lanes(high: Any, low: Any) -> float:
+    """The sum of float64 pairs: those in the lanes of two registers, or just one."""
+    total, lost = _tree(high, low)
+    return total_of(total, lost)
 
 
 @overload(_sum_lanes, strict=False)
@@ -103,6 +105,8 @@ class Sums(NamedTuple):
     dot_low: Any
     mass: Any
     mass_low: Any
+    drop: Any
+    drop_low: Any
 
 
 @register_jitable
@@ -130,13 +134,14 @@ def _add_lanes(rows: Any, high: Any, low: Any) -> Any:
 
 
 @register_jitable
-def to_state(rows: Any, top: Any, sums: Sums) -> State:
-    """The state (or states) that the lanes stand for."""
+def to_state(rows: Any, top: Any, sums: Sums, size: int) -> State:
+    """The state (or states) that the lanes stand for, of `size` classes each."""
     scale = widen(constants(top).scale_down)
     count, _ = _add_lanes(rows, sums.count, top - top)
     rest, rest_low = _add_lanes(rows, sums.rest, sums.rest_low)
     dot, dot_low = _add_lanes(rows, sums.dot, sums.dot_low)
     mass, mass_low = _add_lanes(rows, sums.mass, sums.mass_low)
+    drop, drop_low = _add_lanes(rows, sums.drop, sums.drop_low)
     return State(
         each(rows, widen(top)),
         count,
@@ -146,4 +151,7 @@ def to_state(rows: Any, top: Any, sums: Sums) -> State:
         dot_low,
         mass,
         mass_low,
+        drop,
+        drop_low,
+        where(count == count, np.float64(size), 0.0),
     )

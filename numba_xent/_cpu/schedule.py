@@ -177,8 +177,8 @@ def _loss_class_by_class(
             slot = work.examples + operand * size_of(zero)
             read_tile(t, address, count, 1, 0.0, slot)
         z = each(rows, widen(load(work.examples, zero)))
-        label = smooth(load(work.examples + size_of(zero), zero), p.keep_label, p.uniform)
-        label = each(rows, widen(label))
+        label = each(rows, widen(load(work.examples + size_of(zero), zero)))
+        label = smooth(label, p.keep_label, p.uniform)
         total = total + class_loss(label, z, row)
     return total
 
@@ -240,7 +240,8 @@ def solve(
         if gradient is not None:
             kept = _kept(p, chunk, work, zero)
         top = share_top(rows, max_of_chunk(x, chunk.tail, zero))
-        part = to_state(rows, top, sum_chunk(p, x, labels, kept, chunk.tail, top, zero, rows))
+        sums = sum_chunk(x, labels, kept, chunk.tail, top, zero, rows)
+        part = to_state(rows, top, sums, _classes_in(chunk, zero, rows))
         store(work.tops + c * size_of(part.top), part.top)
         # Most units have one chunk: nothing to merge.
         if c == 0:
@@ -251,7 +252,7 @@ def solve(
     row = finish(state)
     if dense is not None:
         z = row.top
-        loss = dense_loss(state, row)
+        loss = dense_loss(state, row, p.keep_label, p.uniform)
         if any_lane((loss != loss) & (state.count > 0.0)):
             loss = _loss_class_by_class(p, o, u, count, row, rows, work, zero)
     else:
@@ -272,6 +273,14 @@ def solve(
         if dense is None:
             at_label = sparse_label_gradient(probability(z, row), scale)
             _put_label_gradients(p, o, u, count, at_label, work, zero)
+
+
+@register_jitable
+def _classes_in(chunk: Chunk, zero: Any, rows: Any) -> int:
+    """How many classes of an example a chunk holds."""
+    if rows is None:
+        return chunk.full
+    return chunk.full * lanes_of(zero) + chunk.tail
 
 
 @register_jitable

@@ -240,7 +240,8 @@ def _emit_where(context: Any, builder: Any, sig: Signature, condition: Any, a: A
 
 
 def _type_where(condition: Any, a: Any, b: Any) -> Any:
-    return with_dtype(condition, dtype_of(_common(a, b)))
+    chosen = _common(a, b)
+    return chosen if isinstance(chosen, Vector) else with_dtype(condition, chosen)
 
 
 def _emit_maximum(context: Any, builder: Any, sig: Signature, a: Any, b: Any) -> Any:

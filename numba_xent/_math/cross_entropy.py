@@ -4,11 +4,14 @@ For logits :math:`z`, labels :math:`l` and any set of classes, the state is
 
 .. math::
 
-    m = \max_j z_j,\quad n = |\{j : z_j = m\}|,\quad r = \sum_{z_j < m} e^{z_j - m},\quad
-    t = \sum_j l_j (z_j - m),\quad q = \sum_j l_j .
+    m = \max_j z_j,\quad n = |\{j : z_j = m\}|,\quad r = \sum_{z_j < m} e^{z_j - m},
+
+    t = \sum_j l_j (z_j - m),\quad q = \sum_j l_j,\quad u = \sum_j (z_j - m),\quad c = \sum_j 1.
 
 States of disjoint sets merge by moving both to the larger maximum. The whole row then gives
 :math:`\log s = \log(n + r)` and the loss :math:`q \log s - t = \sum_j l_j (\log s - (z_j - m))`.
+Label smoothing is the same loss for :math:`l_j (1 - \epsilon) + \epsilon / c`, which needs no
+smoothed labels: :math:`(1 - \epsilon)(q \log s - t) + (\epsilon / c)(c \log s - u)`.
 The classes that attain the maximum are counted, not summed: when one class has nearly all the
 probability, ``1 + r`` would round away what the loss is made of.
 
@@ -24,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .compensated import accumulate, add_pairs, low_part, scale_pair, total_of
+from .compensated import accumulate, add_pairs, low_part, scale_pair, total_of, two_product
 from .constants import constants
 from .exponential import exp, exp_scaled, log_of_sum
 from .primitives import fma, maximum, where
@@ -45,6 +48,10 @@ class State(NamedTuple):
         t, the sum of ``label * (z - m)``.
     mass, mass_low
         q, the sum of the labels.
+    drop, drop_low
+        u, the sum of ``z - m``.
+    size
+        c, how many classes there are.
     """
 
     top: Any
@@ -55,6 +62,9 @@ class State(NamedTuple):
     dot_low: Any
     mass: Any
     mass_low: Any
+    drop: Any
+    drop_low: Any
+    size: Any
 
 
 class Finished(NamedTuple):
@@ -114,6 +124,8 @@ def move(state: State, m: Any) -> State:
         where(unlabelled, 0.0, moved),
         where(unlabelled, 0.0, low_part(moved, moved_low)),
     )
+    moved, moved_low = two_product(state.size, shift)
+    drop, drop_low = add_pairs(state.drop, state.drop_low, moved, low_part(moved, moved_low))
     return State(
         m,
         where(stays, state.count, 0.0),
@@ -123,6 +135,9 @@ def move(state: State, m: Any) -> State:
         dot_low,
         state.mass,
         state.mass_low,
+        drop,
+        drop_low,
+        state.size,
     )
 
 
@@ -134,7 +149,20 @@ def merge(first: State, second: State) -> State:
     rest, rest_low = add_pairs(a.rest, a.rest_low, b.rest, b.rest_low)
     dot, dot_low = add_pairs(a.dot, a.dot_low, b.dot, b.dot_low)
     mass, mass_low = add_pairs(a.mass, a.mass_low, b.mass, b.mass_low)
-    return State(m, a.count + b.count, rest, rest_low, dot, dot_low, mass, mass_low)
+    drop, drop_low = add_pairs(a.drop, a.drop_low, b.drop, b.drop_low)
+    return State(
+        m,
+        a.count + b.count,
+        rest,
+        rest_low,
+        dot,
+        dot_low,
+        mass,
+        mass_low,
+        drop,
+        drop_low,
+        a.size + b.size,
+    )
 
 
 def finish(state: State) -> Finished:
@@ -148,12 +176,15 @@ def finish(state: State) -> Finished:
     )
 
 
-def dense_loss(state: State, row: Finished) -> Any:
-    """``q log s - t``: the loss for one label per class."""
-    low = fma(
+def dense_loss(state: State, row: Finished, keep: Any, uniform: Any) -> Any:
+    """The loss for one label per class, smoothed to ``label * keep + uniform``."""
+    own = fma(state.mass, row.log_sum, -state.dot)
+    own = own + fma(
         low_part(state.mass, state.mass_low), row.log_sum, -low_part(state.dot, state.dot_low)
     )
-    return fma(state.mass, row.log_sum, -state.dot) + low
+    even = fma(state.size, row.log_sum, -state.drop) - low_part(state.drop, state.drop_low)
+    # What counts for nothing is nothing, even if it is infinite.
+    return where(keep == 0.0, 0.0, keep * own) + where(uniform == 0.0, 0.0, uniform * even)
 
 
 def sparse_loss(z: Any, row: Finished) -> Any:
