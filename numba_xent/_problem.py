@@ -347,8 +347,10 @@ class Problem:
                 None if d_logits is None else d_logits[at],
                 terms,
             )
-            total[at_labels] += sum_to_shape(terms, piece.labels.shape)
-        return losses, total.astype(self.labels.dtype)
+            with np.errstate(all="ignore"):
+                total[at_labels] += sum_to_shape(terms, piece.labels.shape)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return losses, total.astype(self.labels.dtype)
 
     def _bad_label(self) -> str:
         low, high = int(self.labels.min()), int(self.labels.max())

@@ -12,6 +12,7 @@ from numba.extending import register_jitable
 from .._math.compensated import accumulate
 from .._math.constants import constants
 from .._math.cross_entropy import (
+    add_drop,
     add_exp,
     add_label,
     dense_gradient,
@@ -20,7 +21,7 @@ from .._math.cross_entropy import (
     smooth,
     sparse_gradient,
 )
-from .._math.primitives import maximum, where
+from .._math.primitives import maximum
 from .intrinsics import lane_numbers, lanes_of, load, size_of, store
 from .lanes import Sums
 from .memory import read_tile, write_tile
@@ -156,7 +157,7 @@ def _sum_block(
         if labels is not None:
             label = load(labels.address + v * labels.step, zero)
             dot, mass = add_label(d, label, dot, mass)
-            drop = drop + where(used, d, zero)
+            drop = add_drop(d, used, drop)
     rest, rest_low = accumulate(sums.rest, sums.rest_low, rest)
     if labels is None:
         return Sums(count, rest, rest_low, zero, zero, zero, zero, zero, zero)

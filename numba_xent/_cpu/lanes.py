@@ -96,7 +96,7 @@ def _widen_pair_overload(high: Any, low: Any) -> Any:
 
 
 class Sums(NamedTuple):
-    """The sums of a chunk in the lanes of registers; ``rest`` is scaled as exponentials are."""
+    """The sums of a chunk in the lanes of registers; ``rest`` and ``drop`` are scaled."""
 
     count: Any
     rest: Any
@@ -137,6 +137,7 @@ def _add_lanes(rows: Any, high: Any, low: Any) -> Any:
 def to_state(rows: Any, top: Any, sums: Sums, size: int) -> State:
     """The state (or states) that the lanes stand for, of `size` classes each."""
     scale = widen(constants(top).scale_down)
+    unscale = widen(constants(top).scale_up)
     count, _ = _add_lanes(rows, sums.count, top - top)
     rest, rest_low = _add_lanes(rows, sums.rest, sums.rest_low)
     dot, dot_low = _add_lanes(rows, sums.dot, sums.dot_low)
@@ -151,7 +152,7 @@ def to_state(rows: Any, top: Any, sums: Sums, size: int) -> State:
         dot_low,
         mass,
         mass_low,
-        drop,
-        drop_low,
+        drop * unscale,
+        drop_low * unscale,
         where(count == count, np.float64(size), 0.0),
     )

@@ -300,6 +300,7 @@ for _function in (
     cross_entropy.exp_of_class,
     cross_entropy.add_exp,
     cross_entropy.add_label,
+    cross_entropy.add_drop,
     cross_entropy.move,
     cross_entropy.merge,
     cross_entropy.finish,

@@ -108,6 +108,11 @@ def add_label(d: Any, label: Any, dot: Any, mass: Any) -> tuple[Any, Any]:
     return where(label != c.zero, fma(label, d, dot), dot), mass + label
 
 
+def add_drop(d: Any, used: Any, drop: Any) -> Any:
+    """Add a class to u, if it is one: scaled by ``2**-bias``, or a few large ones would overflow."""
+    return where(used, fma(d, constants(d).scale_down, drop), drop)
+
+
 def move(state: State, m: Any) -> State:
     """The same classes, seen from a maximum that is not smaller."""
     shift = state.top - m

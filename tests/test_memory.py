@@ -1,0 +1,208 @@
+"""No call allocates what it can do without: peaks of traced memory, and of the whole process.
+
+tracemalloc sees every NumPy array; what compiled code allocates for itself shows only in the
+process, whose high-water mark Linux lets us reset.
+"""
+
+import gc
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+
+import numba_xent as xent
+
+V2 = xent.nn.softmax_cross_entropy_with_logits_v2
+SPARSE = xent.nn.sparse_softmax_cross_entropy_with_logits
+SOFTMAX_LOSS = xent.losses.softmax_cross_entropy
+SPARSE_LOSS = xent.losses.sparse_softmax_cross_entropy
+N, C = 4096, 1024
+SIZE = N * C * 4
+THREADS = min(2, numba.config.NUMBA_NUM_THREADS)
+SCRATCH = 2**20 * THREADS
+# One number per example (four, to be generous), and what does not grow with the problem.
+SMALL = 4 * N * 8 + SCRATCH
+
+
+@pytest.fixture(autouse=True)
+def few_threads() -> Iterator[None]:
+    """Scratch is allowed per thread: keep it small beside the problems on machines of many."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(THREADS)
+    yield
+    numba.set_num_threads(before)
+
+
+def dense(axis: int = -1, layout: Callable[[np.ndarray], np.ndarray] | None = None) -> dict:
+    """A dense problem of N examples and C classes, with the class axis where it is wanted."""
+    rng = np.random.default_rng(0)
+    shape = {-1: (N, C), 0: (C, N), 1: (64, C, N // 64)}[axis]
+    logits = rng.standard_normal(shape, np.float32)
+    labels = rng.random(shape, np.float32)
+    if layout is not None:
+        logits, labels = layout(logits), layout(labels)
+    return {"labels": labels, "logits": logits, "axis": axis}
+
+
+def sliced(a: np.ndarray) -> np.ndarray:
+    """Every second column of an array twice as wide."""
+    return np.repeat(a, 2, axis=-1)[..., ::2]
+
+
+def flipped(a: np.ndarray) -> np.ndarray:
+    """Negative strides."""
+    return a[::-1, ::-1]
+
+
+def broadcast() -> dict:
+    """One row of labels for all examples."""
+    problem = dense()
+    return problem | {"labels": problem["labels"][:1]}
+
+
+def stride_zero() -> dict:
+    """The same, already broadcast by the caller."""
+    problem = broadcast()
+    return problem | {"labels": np.broadcast_to(problem["labels"], (N, C))}
+
+
+def integer_labels() -> dict:
+    """Labels of another dtype, which is converted on the way, not in memory."""
+    problem = dense()
+    return problem | {"labels": (problem["labels"] > 0.5).astype(np.int8)}
+
+
+def sparse() -> dict:
+    """Class numbers."""
+    return {"labels": np.arange(N) % C, "logits": dense()["logits"]}
+
+
+def losses() -> dict:
+    """Weights and smoothing."""
+    problem = dense()
+    return {
+        "onehot_labels": problem["labels"],
+        "logits": problem["logits"],
+        "weights": np.ones(N, np.float32),
+        "label_smoothing": 0.1,
+    }
+
+
+def sparse_losses() -> dict:
+    """Class numbers in a column, and one weight for all."""
+    problem = sparse()
+    return {**problem, "labels": problem["labels"][:, None], "weights": np.ones((1,), np.float32)}
+
+
+def half() -> dict:
+    """Halves are widened on the way, not in memory."""
+    problem = dense()
+    return problem | {k: problem[k].astype(np.float16) for k in ("labels", "logits")}
+
+
+CASES: dict[str, tuple[Callable, Callable[[], dict]]] = {
+    "rows": (V2, dense),
+    "axis 0": (V2, lambda: dense(0)),
+    "axis in the middle": (V2, lambda: dense(1)),
+    "sliced": (V2, lambda: dense(-1, sliced)),
+    "sliced, axis in the middle": (V2, lambda: dense(1, sliced)),
+    "flipped": (V2, lambda: dense(-1, flipped)),
+    "transposed": (V2, lambda: dense(-1, np.asfortranarray)),
+    "broadcast labels": (V2, broadcast),
+    "labels of stride 0": (V2, stride_zero),
+    "integer labels": (V2, integer_labels),
+    "sparse": (SPARSE, sparse),
+    "losses": (SOFTMAX_LOSS, losses),
+    "sparse losses": (SPARSE_LOSS, sparse_losses),
+    "half": (V2, half),
+}
+
+
+def peak(call: Callable[[], Any]) -> int:
+    """The most memory that a warm call holds at once, its result included."""
+    call()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        result = call()
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    del result
+    return most - before
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_value(name: str) -> None:
+    """A value needs room for one number per example, and no more."""
+    fn, build = CASES[name]
+    kwargs = build()
+    assert peak(lambda: fn(**kwargs)) < SMALL
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_value_and_gradient(name: str) -> None:
+    """With a gradient, the same and the gradient; into `out`, only the same."""
+    fn, build = CASES[name]
+    kwargs = build()
+    gradient = np.empty_like(kwargs["logits"], order="C")
+    both = xent.value_and_grad(fn)
+    assert peak(lambda: both(**kwargs)) < gradient.nbytes + SMALL
+    assert peak(lambda: both(**kwargs, out=gradient)) < SMALL
+
+
+def test_gradient_of_broadcast_labels() -> None:
+    """Summed as it is computed: nothing of the size of the logits."""
+    kwargs = broadcast()
+    both = xent.value_and_grad(V2, wrt="labels")
+    assert peak(lambda: both(**kwargs)) < SMALL
+
+
+def test_the_peak_is_seen() -> None:
+    """The measurement itself notices one copy of the logits."""
+    logits = dense()["logits"]
+    assert peak(logits.copy) >= SIZE
+
+
+def high_water() -> int:
+    """The largest resident size of this process since it was last reset, in bytes."""
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def resident_growth(call: Callable[[], Any]) -> int:
+    """How far the resident size rises above its start during a warm call."""
+    reset = Path("/proc/self/clear_refs")
+    if not reset.exists():
+        pytest.skip("only Linux can reset the high-water mark of a process")
+    call()
+    gc.collect()
+    reset.write_text("5")
+    before = high_water()
+    result = call()
+    growth = high_water() - before
+    del result
+    return growth
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_resident_memory(name: str) -> None:
+    """Nor does compiled code allocate anything of the size of the input (16 MiB)."""
+    fn, build = CASES[name]
+    kwargs = build()
+    size = kwargs["logits"].nbytes
+    gradient = np.ones_like(kwargs["logits"], order="C")
+    both = xent.value_and_grad(fn)
+    slack = SCRATCH + 2**20
+    assert slack < size // 2
+    assert size // 2 > SMALL
+    assert resident_growth(lambda: fn(**kwargs)) < slack
+    assert resident_growth(lambda: both(**kwargs, out=gradient)) < slack
+    assert resident_growth(lambda: both(**kwargs)) < size + slack
