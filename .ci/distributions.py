@@ -20,10 +20,11 @@ def main(folder: str) -> int:
     """Print what is missing; 1 if anything is."""
     (wheel,) = Path(folder).glob("*.whl")
     (sdist,) = Path(folder).glob("*.tar.gz")
-    names = {
-        wheel.name: set(zipfile.ZipFile(wheel).namelist()),
-        sdist.name: {name.partition("/")[2] for name in tarfile.open(sdist).getnames()},
-    }
+    with zipfile.ZipFile(wheel) as zipped, tarfile.open(sdist) as tarred:
+        names = {
+            wheel.name: set(zipped.namelist()),
+            sdist.name: {name.partition("/")[2] for name in tarred.getnames()},
+        }
     missing = [
         f"{archive} lacks {needed}"
         for archive, content in names.items()

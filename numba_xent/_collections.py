@@ -32,6 +32,15 @@ class NamedLoss:
         Such as ``"softmax_cross_entropy_loss/value:0"``.
     value : numpy.ndarray or scalar
         What the loss function returned.
+
+    Examples
+    --------
+    >>> import numba_xent as xent
+    >>> with xent.losses.collecting():
+    ...     value = xent.losses.compute_weighted_loss([1.0, 3.0])
+    ...     (loss,) = xent.losses.get_losses()
+    >>> loss.name, float(loss)
+    ('weighted_loss/value:0', 2.0)
     """
 
     name: str

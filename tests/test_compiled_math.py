@@ -156,6 +156,9 @@ def states(rng: np.random.Generator, n: int) -> np.ndarray:
             rng.normal(size=n) * 1e-16,
             rng.choice([0.0, 1, 0.3, -1], n),
             rng.normal(size=n) * 1e-17,
+            -rng.exponential(size=n) * 100,
+            rng.normal(size=n) * 1e-15,
+            rng.integers(0, 5, n).astype(F64),
         ]
     )
     columns[0, :5] = np.finfo(F64).min, -1e308, 1e308, np.inf, np.nan
@@ -180,12 +183,15 @@ def test_merge_and_finish() -> None:
             load(source + 5 * n, zero),
             load(source + 6 * n, zero),
             load(source + 7 * n, zero),
+            load(source + 8 * n, zero),
+            load(source + 9 * n, zero),
+            load(source + 10 * n, zero),
         )
 
     @register_jitable
     def step(source: int, target: int, zero: Any) -> None:
         n = size_of(zero)
-        s = cross_entropy.merge(read(source, zero), read(source + 8 * n, zero))
+        s = cross_entropy.merge(read(source, zero), read(source + 11 * n, zero))
         row = cross_entropy.finish(s)
         store(target, s.top)
         store(target + n, s.count)
@@ -195,16 +201,21 @@ def test_merge_and_finish() -> None:
         store(target + 5 * n, s.dot_low)
         store(target + 6 * n, s.mass)
         store(target + 7 * n, s.mass_low)
-        store(target + 8 * n, row.log_sum)
-        store(target + 9 * n, row.inverse)
-        store(target + 10 * n, cross_entropy.dense_loss(s, row))
+        store(target + 8 * n, s.drop)
+        store(target + 9 * n, s.drop_low)
+        store(target + 10 * n, s.size)
+        store(target + 11 * n, row.log_sum)
+        store(target + 12 * n, row.inverse)
+        store(target + 13 * n, cross_entropy.dense_loss(s, row, 1.0, 0.0))
+        store(target + 14 * n, cross_entropy.dense_loss(s, row, 0.9, 0.01))
 
     def python(*numbers: Any) -> tuple[Any, ...]:
-        s = cross_entropy.merge(State(*numbers[:8]), State(*numbers[8:]))
+        s = cross_entropy.merge(State(*numbers[:11]), State(*numbers[11:]))
         row = cross_entropy.finish(s)
-        return (*s, row.log_sum, row.inverse, cross_entropy.dense_loss(s, row))
+        losses = (cross_entropy.dense_loss(s, row, *smooth) for smooth in ((1.0, 0.0), (0.9, 0.01)))
+        return (*s, row.log_sum, row.inverse, *losses)
 
-    assert_same_bits(on_registers(step, F64)(operands, 11), in_python(python, operands, F64))
+    assert_same_bits(on_registers(step, F64)(operands, 15), in_python(python, operands, F64))
 
 
 HALVES = {

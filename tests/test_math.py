@@ -330,18 +330,33 @@ def state_of(z: np.ndarray, labels: np.ndarray) -> State:
     top = c.lowest
     for value in z:
         top = maximum(top, value)
-    count = rest = dot = mass = c.zero
+    count = rest = dot = mass = drop = c.zero
     for value, label in zip(z, labels, strict=True):
         d, e = cross_entropy.exp_of_class(value, top)
         count, rest = cross_entropy.add_exp(d, e, count, rest)
         dot, mass = cross_entropy.add_label(d, label, dot, mass)
+        drop = cross_entropy.add_drop(d, True, drop)
+    assert cross_entropy.add_drop(F64(-np.inf), False, drop) is drop
     zero = c.zero
-    return State(top, count, rest * c.scale_down, zero, dot, zero, mass, zero)
+    return State(
+        top=top,
+        count=count,
+        rest=rest * c.scale_down,
+        rest_low=zero,
+        dot=dot,
+        dot_low=zero,
+        mass=mass,
+        mass_low=zero,
+        drop=drop * c.scale_up,
+        drop_low=zero,
+        size=F64(len(z)),
+    )
 
 
-def loss_of(state: State) -> Any:
+def loss_of(state: State, smoothing: float = 0) -> Any:
     """The loss of a whole row."""
-    return cross_entropy.dense_loss(state, cross_entropy.finish(state))
+    keep, uniform = F64(1 - smoothing), F64(smoothing) / state.size
+    return cross_entropy.dense_loss(state, cross_entropy.finish(state), keep, uniform)
 
 
 def reference(z: np.ndarray, labels: np.ndarray) -> Any:
@@ -377,7 +392,7 @@ def test_merge_agrees_with_the_whole(scale: float, n: int, labels: str) -> None:
     """However a row is cut and in whatever order its pieces meet."""
     z, l = row_of(scale, n, labels)
     want = reference(z, l)
-    size = np.abs(l).sum() * (np.ptp(z) + np.log(n) + 1)
+    size = (np.abs(l).sum() + 1) * (np.ptp(z) + np.log(n) + 1)
     tolerance = 8 * np.finfo(F64).eps * size
     assert abs(loss_of(state_of(z, l)) - want) <= tolerance
     rng = np.random.default_rng(7)
@@ -392,6 +407,9 @@ def test_merge_agrees_with_the_whole(scale: float, n: int, labels: str) -> None:
         assert whole.top == z.max()
         assert whole.count == (z == z.max()).sum()
         assert abs(loss_of(whole) - want) <= tolerance
+        for smoothing in (0.1, 1):
+            smoothed = l * (1 - smoothing) + smoothing / n
+            assert abs(loss_of(whole, smoothing) - reference(z, smoothed)) <= tolerance
 
 
 def test_merge_is_commutative() -> None:

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numba
 import numpy as np
 import oracle
@@ -528,12 +529,14 @@ def test_broadcast_labels(problem: Problem, choose: st.DataObject) -> None:
     summed = both(V2, labels=small, **kwargs)[1][1]
     axes = tuple(i for i, n in enumerate(small.shape) if n == 1)
     wide = want[1][1].astype(np.float64)
-    near(
-        summed,
-        wide.sum(axes, keepdims=True),
-        4 * EPS[problem.dtype],
-        1 + np.abs(wide).sum(axes, keepdims=True),
+    total = wide.sum(axes, keepdims=True)
+    scale = 1 + np.abs(wide).sum(axes, keepdims=True)
+    # A float16 has no room for some of these sums; their rounding is inf.
+    fits = np.abs(total) + 4 * EPS[problem.dtype] * scale < float(
+        ml_dtypes.finfo(problem.dtype).max
     )
+    near(summed[fits], total[fits], 4 * EPS[problem.dtype], scale[fits])
+    assert (np.isinf(summed[~fits]) | (np.abs(total[~fits]) < 70_000)).all()
 
 
 @given(data.problems())

@@ -107,7 +107,7 @@ def test_docstrings(module: types.ModuleType, name: str, signature: str) -> None
     assert re.match(r"\S.*\.", found["Summary"])
     parameters = list(inspect.signature(thing).parameters)
     if parameters:
-        documented = found["Attributes" if inspect.isclass(thing) else "Parameters"]
+        documented = found["Parameters"]
         heads = re.findall(r"^(\S[^:\n]*?)(?: : |$)", documented, re.MULTILINE)
         assert [n for head in heads for n in head.split(", ")] == parameters
     if not inspect.isclass(thing):
