@@ -8,7 +8,7 @@ from pathlib import Path
 import numba_xent
 
 
-def python(code: str, *, timeout: float = 60, **variables: str) -> str:
+def python(code: str, *, timeout: float = 150, **variables: str) -> str:
     """Run some code in a fresh interpreter and return what it prints; fail if it fails or hangs."""
     done = subprocess.run(
         [sys.executable, "-P", "-c", code],

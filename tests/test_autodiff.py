@@ -294,6 +294,17 @@ def test_upstream_of_any_kind() -> None:
     assert np.array_equal(by_scalar, wide(ONE_HOT, z, upstream=np.float64(0.1))[1])
 
 
+def test_overflow_is_silent() -> None:
+    """What does not fit its dtype becomes infinite, and no warning tells of it."""
+    z = (LOGITS * 1000).astype(np.float16)
+    both = xent.value_and_grad(SOFTMAX_LOSS, "weights")
+    value, gradient = both(ONE_HOT[::-1], z, np.full(2, 60000, np.float16), reduction="none")
+    assert np.isinf(value).all()
+    assert np.isfinite(gradient).all()
+    labels = np.where(ONE_HOT, np.longdouble("1e4000"), np.longdouble(0))
+    assert np.isinf(V1(labels=labels, logits=LOGITS)).all()
+
+
 def test_upstream_of_zero() -> None:
     """A gradient of zeros."""
     for fn in FUNCTIONS:

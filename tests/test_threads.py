@@ -117,14 +117,14 @@ def test_fork(layer: str) -> None:
     code = (
         PROBLEM
         + """
-signal.alarm(40)  # nobody waits for a child that hangs
+signal.alarm(140)  # nobody waits for a child that hangs
 def fork(inside):
     sys.stdout.flush()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Python warns of forking beside threads
         child = os.fork()
     if child == 0:
-        signal.alarm(20)
+        signal.alarm(60)
         print(bits())
         inside()
         sys.stdout.flush()
@@ -146,7 +146,7 @@ def test_fork_beside_a_running_kernel(layer: str) -> None:
     code = (
         PROBLEM
         + """
-signal.alarm(40)
+signal.alarm(140)
 want = bits()
 done = threading.Event()
 def work():
@@ -159,7 +159,7 @@ statuses = []
 for _ in range(5):
     child = os.fork()
     if child == 0:
-        signal.alarm(15)
+        signal.alarm(60)
         os._exit(0 if bits() == want else 1)
     statuses.append(os.waitpid(child, 0)[1])
 done.set()
@@ -167,6 +167,7 @@ worker.join()
 print(*statuses)
 """
     )
+    expected()  # the child then finds the serial kernel in the cache
     out = python(code, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2")
     assert out.split() == ["0"] * 5
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from calls import LOGITS, ONE_HOT, SOFTMAX_LOSS, WEIGHTED
 
+import numba_xent as xent
 from numba_xent._weighting import Weighting
 from numba_xent.losses import Reduction
 
@@ -58,6 +59,14 @@ def test_members_may_be_strings() -> None:
     by_name = WEIGHTED(X, 2.0, reduction=Reduction.SUM_OVER_NONZERO_WEIGHTS)
     assert by_name == WEIGHTED(X, 2.0, reduction="weighted_sum_by_nonzero_weights")
     assert by_name == WEIGHTED(X, 2.0)
+
+
+@pytest.mark.parametrize("key", [np.array("none"), np.array(["none"])])
+def test_keys_are_compared(key: np.ndarray) -> None:
+    """An array that equals a key is one, and need not be hashable."""
+    want = WEIGHTED(X, 2.0, reduction="none")
+    assert np.array_equal(WEIGHTED(X, 2.0, reduction=key), want)
+    assert np.array_equal(xent.value_and_grad(WEIGHTED, "losses")(X, 2.0, reduction=key)[0], want)
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 3), (2, 1, 3), (0,), (0, 3)])

@@ -51,10 +51,10 @@ class Tile(NamedTuple):
     Register ``v`` lies at ``address + v * step`` if ``v < full``, else at `tail`.
     """
 
-    address: int
+    address: Any
     step: int
     full: int
-    tail: int
+    tail: Any
 
 
 @register_jitable

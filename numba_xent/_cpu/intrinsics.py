@@ -1,21 +1,65 @@
 """What kernels do with registers and memory beyond arithmetic, one LLVM operation or so each.
 
-Addresses are integers. Where a function takes `like`, only its type matters: a register, or a
-number.
+Where a function takes `like`, only its type matters: a register, or a number.
+
+Addresses come in as integers and are made pointers before anything is added to them. LLVM may turn
+the sum of two integers into a pointer by either of them: if that one is 0, it takes the access for
+one through a null pointer, which cannot happen, and drops the code.
 """
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.core.typing.templates import Signature
-from numba.extending import intrinsic
+from numba.core.typing.templates import AbstractTemplate, Signature, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, register_model
 
 from .vector import LANES, Vector, dtype_of, splat, with_dtype
 
 _INT32 = ir.IntType(32)
+_INT64 = ir.IntType(64)
+
+
+class Pointer(types.Type):
+    """A place in memory, to which bytes can be added."""
+
+    def __init__(self) -> None:
+        super().__init__(name="Pointer")
+
+
+_POINTER = Pointer()
+
+
+@register_model(Pointer)
+class _PointerModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Any) -> None:
+        super().__init__(dmm, fe_type, ir.IntType(8).as_pointer())
+
+
+@infer_global(operator.add)
+class _Advance(AbstractTemplate):
+    def generic(self, args: Any, kws: Any) -> Any:
+        if isinstance(args[0], Pointer) and isinstance(args[1], types.Integer):
+            return signature(_POINTER, _POINTER, types.int64)
+        return None
+
+
+@lower_builtin(operator.add, Pointer, types.int64)
+def _lower_advance(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+    return builder.gep(args[0], [args[1]])
+
+
+@intrinsic
+def pointer(typingctx: Any, address: Any) -> Any:
+    """The place that an integer is the address of."""
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(_POINTER))
+
+    return _POINTER(types.int64), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -105,25 +149,25 @@ def any_lane(typingctx: Any, mask: Any) -> Any:
 
 
 @intrinsic
-def load(typingctx: Any, address: Any, like: Any) -> Any:
-    """What lies at an address, as the type of `like`: a number or a register."""
+def load(typingctx: Any, place: Any, like: Any) -> Any:
+    """What lies at a place, as the type of `like`: a number or a register."""
 
     def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
-        pointer = builder.inttoptr(args[0], context.get_value_type(like).as_pointer())
-        return builder.load(pointer, align=dtype_of(like).bitwidth // 8)
+        memory = builder.bitcast(args[0], context.get_value_type(like).as_pointer())
+        return builder.load(memory, align=dtype_of(like).bitwidth // 8)
 
-    return like(address, like), codegen
+    return like(place, like), codegen
 
 
 @intrinsic
-def store(typingctx: Any, address: Any, value: Any) -> Any:
-    """Put a number or a register at an address."""
+def store(typingctx: Any, place: Any, value: Any) -> Any:
+    """Put a number or a register at a place."""
 
     def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
-        pointer = builder.inttoptr(args[0], args[1].type.as_pointer())
-        builder.store(args[1], pointer, align=dtype_of(value).bitwidth // 8)
+        memory = builder.bitcast(args[0], args[1].type.as_pointer())
+        builder.store(args[1], memory, align=dtype_of(value).bitwidth // 8)
 
-    return types.void(address, value), codegen
+    return types.void(place, value), codegen
 
 
 def _convert(context: Any, builder: Any, value: Any, source: Any, want: Any) -> Any:
@@ -142,29 +186,29 @@ def _convert(context: Any, builder: Any, value: Any, source: Any, want: Any) -> 
 
 
 @intrinsic
-def load_as(typingctx: Any, address: Any, stored: Any, like: Any) -> Any:
-    """What lies at an address as numbers of the type of `stored`, converted to that of `like`."""
+def load_as(typingctx: Any, place: Any, stored: Any, like: Any) -> Any:
+    """What lies at a place as numbers of the type of `stored`, converted to that of `like`."""
     source = with_dtype(like, stored)
 
     def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
-        pointer = builder.inttoptr(args[0], context.get_value_type(source).as_pointer())
-        value = builder.load(pointer, align=stored.bitwidth // 8)
+        memory = builder.bitcast(args[0], context.get_value_type(source).as_pointer())
+        value = builder.load(memory, align=stored.bitwidth // 8)
         return _convert(context, builder, value, source, like)
 
-    return like(address, stored, like), codegen
+    return like(place, stored, like), codegen
 
 
 @intrinsic
-def store_as(typingctx: Any, address: Any, value: Any, stored: Any) -> Any:
-    """Put numbers at an address, converted to the type of `stored`."""
+def store_as(typingctx: Any, place: Any, value: Any, stored: Any) -> Any:
+    """Put numbers at a place, converted to the type of `stored`."""
     target = with_dtype(value, stored)
 
     def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
         converted = _convert(context, builder, args[1], value, target)
-        pointer = builder.inttoptr(args[0], converted.type.as_pointer())
-        builder.store(converted, pointer, align=stored.bitwidth // 8)
+        memory = builder.bitcast(args[0], converted.type.as_pointer())
+        builder.store(converted, memory, align=stored.bitwidth // 8)
 
-    return types.void(address, value, stored), codegen
+    return types.void(place, value, stored), codegen
 
 
 @intrinsic
@@ -213,10 +257,13 @@ def size_of(typingctx: Any, like: Any) -> Any:
 
 @intrinsic
 def call_at(typingctx: Any, function: Any, args: Any) -> Any:
-    """Call the C function at an address with a tuple of numbers; it returns nothing."""
+    """Call the C function at an address with a tuple of numbers and places; it returns nothing."""
 
     def codegen(context: Any, builder: Any, sig: Signature, values: Any) -> Any:
-        operands = cgutils.unpack_tuple(builder, values[1])
+        operands = [
+            builder.ptrtoint(value, _INT64) if isinstance(ty, Pointer) else value
+            for value, ty in zip(cgutils.unpack_tuple(builder, values[1]), args, strict=True)
+        ]
         ty = ir.FunctionType(ir.VoidType(), [operand.type for operand in operands])
         builder.call(builder.inttoptr(values[0], ty.as_pointer()), operands)
 

@@ -18,7 +18,7 @@ from numba.extending import register_jitable
 from .._math.compensated import accumulate
 from .._math.primitives import widen
 from .compile import compile_kernel, digest
-from .intrinsics import lanes_of, zeros
+from .intrinsics import lanes_of, pointer, zeros
 from .lanes import each, total_of_lanes
 from .schedule import (
     examples_in,
@@ -49,7 +49,7 @@ def _labels_out_of_range(problem: Any, task: int, zero: Any, rows: Any) -> int:
     for unit in range(first, last):
         o, u = unit // p.units, unit % p.units
         count = examples_in(p, u, zero, rows)
-        read_labels(p, o, u, count, labels.ctypes.data)
+        read_labels(p, o, u, count, pointer(labels.ctypes.data))
         for i in range(count):
             if labels[i] < 0 or labels[i] >= p.classes:
                 bad += 1

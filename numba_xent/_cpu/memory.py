@@ -35,6 +35,7 @@ from .intrinsics import (
     lanes_of,
     load,
     load_as,
+    pointer,
     size_of,
     spread,
     store,
@@ -136,17 +137,19 @@ def _make_reader(compute: str, dtype: str, source: str) -> Callable[..., None]:
     ) -> None:
         _ = source  # part of what the compiled function is cached by
         zero = zeros(compute)
-        tile = (address, lane, vector, lanes, vectors)
+        tile = (pointer(address), lane, vector, lanes, vectors)
+        registers = pointer(buffer)
         if is_float16:
-            _read_halves(tile, float16_to_float, buffer, zero)
+            _read_halves(tile, float16_to_float, registers, zero)
         elif is_bfloat16:
-            _read_halves(tile, bfloat16_to_float, buffer, zero)
+            _read_halves(tile, bfloat16_to_float, registers, zero)
         else:
-            _read_numbers(tile, stored, buffer, zero)
+            _read_numbers(tile, stored, registers, zero)
         number = size_of(first_lane(zero))
         for v in range(vectors):
             for i in range(lanes, lanes_of(zero)):
-                store(buffer + v * size_of(zero) + i * number, first_lane(spread(padding, zero)))
+                place = registers + (v * size_of(zero) + i * number)
+                store(place, first_lane(spread(padding, zero)))
 
     return read
 
@@ -159,13 +162,14 @@ def _make_writer(compute: str, dtype: str, source: str) -> Callable[..., None]:
     def write(address: int, lane: int, vector: int, lanes: int, vectors: int, buffer: int) -> None:
         _ = source
         zero = zeros(compute)
-        tile = (address, lane, vector, lanes, vectors)
+        tile = (pointer(address), lane, vector, lanes, vectors)
+        registers = pointer(buffer)
         if is_float16:
-            _write_halves(tile, float_to_float16, buffer, zero)
+            _write_halves(tile, float_to_float16, registers, zero)
         elif is_bfloat16:
-            _write_halves(tile, float_to_bfloat16, buffer, zero)
+            _write_halves(tile, float_to_bfloat16, registers, zero)
         else:
-            _write_numbers(tile, stored, buffer, zero)
+            _write_numbers(tile, stored, registers, zero)
 
     return write
 
@@ -177,8 +181,9 @@ def _make_index_reader(dtype: str, source: str) -> Callable[..., None]:
         address: int, lane: int, vector: int, lanes: int, vectors: int, buffer: int, padding: float
     ) -> None:
         _ = source
+        labels, target = pointer(address), pointer(buffer)
         for i in range(lanes):
-            store(buffer + i * size_of(_I64), load_as(address + i * lane, stored, _I64))
+            store(target + i * size_of(_I64), load_as(labels + i * lane, stored, _I64))
 
     return read
 

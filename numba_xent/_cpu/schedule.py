@@ -46,7 +46,17 @@ from .chunk import (
     sum_chunk,
     target,
 )
-from .intrinsics import any_lane, convert, first_lane, lanes_of, load, size_of, spread, store
+from .intrinsics import (
+    any_lane,
+    convert,
+    first_lane,
+    lanes_of,
+    load,
+    pointer,
+    size_of,
+    spread,
+    store,
+)
 from .lanes import each, share_top, to_state
 from .memory import read_tile, write_tile
 
@@ -54,7 +64,7 @@ _F64, _I64 = np.float64(0), np.int64(0)
 
 
 class Workspace(NamedTuple):
-    """Addresses of a task's scratch memory.
+    """A task's scratch memory.
 
     Attributes
     ----------
@@ -66,17 +76,17 @@ class Workspace(NamedTuple):
         Two registers for the numbers of single examples.
     tops
         The maximum of each chunk.
-    end
-        Where it ends.
+    size
+        How many bytes there are.
     """
 
-    logits: int
-    labels: int
-    output: int
-    exponentials: int
-    examples: int
-    tops: int
-    end: int
+    logits: Any
+    labels: Any
+    output: Any
+    exponentials: Any
+    examples: Any
+    tops: Any
+    size: int
 
 
 @register_jitable
@@ -89,27 +99,26 @@ def lay_out(p: Any, address: int, zero: Any, gradient: Any) -> Workspace:
     if gradient is not None:
         output = chunk
         kept = (p.vectors + 1) * register if p.keep else chunk
-    logits = (address + register - 1) // register * register
+    logits = pointer((address + register - 1) // register * register)
     labels = logits + chunk
     outputs = labels + chunk
     exponentials = outputs + output
     examples = exponentials + kept
     tops = examples + 2 * register
-    end = tops + p.chunks * lanes_of(zero) * size_of(_F64)
-    return Workspace(logits, labels, outputs, exponentials, examples, tops, end)
+    size = 2 * chunk + output + kept + 2 * register + p.chunks * lanes_of(zero) * size_of(_F64)
+    return Workspace(logits, labels, outputs, exponentials, examples, tops, size)
 
 
 @register_jitable
 def workspace_size(p: Any, zero: Any, gradient: Any) -> int:
     """Bytes of scratch memory that a task needs, wherever it begins."""
-    return lay_out(p, 0, zero, gradient).end + size_of(zero)
+    return lay_out(p, 0, zero, gradient).size + size_of(zero)
 
 
 @register_jitable
 def read_examples(t: Any, o: int, u: int, count: int, work: Workspace, zero: Any) -> Any:
     """A number of each example of the unit, in the lanes of a register."""
-    address = t.address + o * t.outer + u * t.unit
-    read_tile(t, address, count, 1, 0.0, work.examples)
+    read_tile(t, start_of(t, o, u), count, 1, 0.0, work.examples)
     return load(work.examples, zero)
 
 
@@ -119,12 +128,11 @@ def _write_examples(
 ) -> None:
     """Write a number of each example of the unit."""
     store(work.examples, spread(value, zero))
-    address = t.address + o * t.outer + u * t.unit
-    write_tile(t, address, count, 1, work.examples)
+    write_tile(t, start_of(t, o, u), count, 1, work.examples)
 
 
 @register_jitable
-def read_labels(p: Any, o: int, u: int, count: int, buffer: int) -> None:
+def read_labels(p: Any, o: int, u: int, count: int, buffer: Any) -> None:
     """Read the sparse labels of the unit's examples into a buffer of int64."""
     read_tile(p.labels, start_of(p.labels, o, u), count, 1, 0.0, buffer)
 
@@ -139,8 +147,8 @@ def _logits_at_labels(p: Any, o: int, u: int, count: int, work: Workspace, zero:
     store(work.examples, zero)
     for i in range(count):
         label = load(work.labels + i * size_of(_I64), _I64)
-        address = x + label * p.logits.classes + i * p.logits.lane
-        read_tile(p.logits, address, 1, 1, 0.0, slot)
+        at_label = x + (label * p.logits.classes + i * p.logits.lane)
+        read_tile(p.logits, at_label, 1, 1, 0.0, slot)
         store(work.examples + i * number, load(slot, first_lane(zero)))
     return widen(load(work.examples, zero))
 
@@ -159,7 +167,7 @@ def _put_label_gradients(
     for i in range(count):
         label = load(work.labels + i * size_of(_I64), _I64)
         store(slot, load(work.examples + i * number, first_lane(zero)))
-        write_tile(t, out + label * t.classes + i * t.lane, 1, 1, slot)
+        write_tile(t, out + (label * t.classes + i * t.lane), 1, 1, slot)
 
 
 @register_jitable
@@ -167,17 +175,15 @@ def _loss_class_by_class(
     p: Any, o: int, u: int, count: int, row: Finished, rows: Any, work: Workspace, zero: Any
 ) -> Any:
     """The loss as a plain sum of its terms, for labels whose sum is not finite."""
-    x = p.logits.address + o * p.logits.outer + u * p.logits.unit
-    y = p.labels.address + o * p.labels.outer + u * p.labels.unit
+    x = start_of(p.logits, o, u)
+    y = start_of(p.labels, o, u)
+    second = work.examples + size_of(zero)
     total = where(row.top == row.top, 0.0, 0.0)
     for j in range(p.classes):
-        for operand in range(2):
-            t = p.logits if operand == 0 else p.labels
-            address = (x if operand == 0 else y) + j * t.classes
-            slot = work.examples + operand * size_of(zero)
-            read_tile(t, address, count, 1, 0.0, slot)
+        read_tile(p.logits, x + j * p.logits.classes, count, 1, 0.0, work.examples)
+        read_tile(p.labels, y + j * p.labels.classes, count, 1, 0.0, second)
         z = each(rows, widen(load(work.examples, zero)))
-        label = each(rows, widen(load(work.examples + size_of(zero), zero)))
+        label = each(rows, widen(load(second, zero)))
         label = smooth(label, p.keep_label, p.uniform)
         total = total + class_loss(label, z, row)
     return total
@@ -195,9 +201,9 @@ def _chunk(p: Any, c: int, lanes: int) -> Chunk:
 
 
 @register_jitable
-def start_of(t: Any, o: int, u: int) -> int:
+def start_of(t: Any, o: int, u: int) -> Any:
     """Where a unit's elements of a tensor begin."""
-    return t.address + o * t.outer + u * t.unit
+    return pointer(t.address) + (o * t.outer + u * t.unit)
 
 
 @register_jitable
@@ -295,8 +301,8 @@ def examples_in(p: Any, u: int, zero: Any, rows: Any) -> int:
 def _kept(p: Any, chunk: Chunk, work: Workspace, zero: Any) -> Tile:
     """Where the exponentials of a chunk are kept."""
     register = size_of(zero)
-    address = work.exponentials + (chunk.first * register if p.keep != 0 else 0)
-    return Tile(address, register, chunk.full, address + chunk.full * register)
+    start = work.exponentials + (chunk.first * register if p.keep != 0 else 0)
+    return Tile(start, register, chunk.full, start + chunk.full * register)
 
 
 @register_jitable
