@@ -42,6 +42,9 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 def _from_python(value: Any, name: str, floats: type[np.floating[Any]]) -> Array:
     """Python numbers, or nested lists of them (and perhaps of arrays)."""
+    leaves = list(_leaves(value))
+    if any(isinstance(leaf, np.ma.MaskedArray) for leaf in leaves):
+        raise TypeError(f"{name} holds a masked array, whose mask would be lost; pass its data")
     try:
         array = np.array(value)
     except OverflowError as error:
@@ -50,8 +53,11 @@ def _from_python(value: Any, name: str, floats: type[np.floating[Any]]) -> Array
         raise ValueError(
             f"{name} must be a rectangular array of numbers, got a ragged sequence: {error}"
         ) from None
-    if any(isinstance(leaf, (np.ndarray, np.generic)) for leaf in _leaves(value)):
-        return array  # somebody chose the dtype
+    if leaves and all(isinstance(leaf, int) for leaf in leaves) and array.dtype.kind not in "ib":
+        raise ValueError(f"{name}: an integer does not fit int64, the widest dtype of integers")
+    if any(isinstance(leaf, (np.ndarray, np.generic)) for leaf in leaves):
+        # Somebody chose a dtype, and Python numbers follow it.
+        return _with_chosen_dtype(array, leaves)
     if array.dtype == np.float64:
         with np.errstate(over="ignore"):
             narrow = array.astype(floats)
@@ -67,6 +73,13 @@ def _from_python(value: Any, name: str, floats: type[np.floating[Any]]) -> Array
     ):
         return array.astype(np.int32)
     return array
+
+
+def _with_chosen_dtype(array: Array, leaves: list[Any]) -> Array:
+    try:
+        return array.astype(np.result_type(*leaves), copy=False)
+    except (TypeError, OverflowError):  # no numbers, or a Python integer that does not fit
+        return array
 
 
 def as_array(value: Any, name: str, floats: type[np.floating[Any]] = np.float32) -> Array:
@@ -184,9 +197,12 @@ def as_axis(axis: Any, name: str, rank: int) -> int:
     """
     if isinstance(axis, np.ndarray) and axis.ndim == 0:
         axis = axis[()]
-    if isinstance(axis, (bool, np.bool_)) or not hasattr(axis, "__index__"):
-        raise TypeError(f"{name} must be an integer, got {axis!r}")
-    index = operator.index(axis)
+    try:
+        if isinstance(axis, (bool, np.bool_)):
+            raise TypeError
+        index = operator.index(axis)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {axis!r}") from None
     if not -rank <= index < rank:
         raise ValueError(
             f"{name} must be in [{-rank}, {rank}) for logits of rank {rank}, got {axis}"

@@ -16,13 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from ._arrays import as_array
+
 LOSSES = "losses"
 REGULARIZATION_LOSSES = "regularization_losses"
 
 _SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class NamedLoss:
     """A collected loss: its value, and the name that TensorFlow would give it.
 
@@ -130,7 +132,7 @@ def _check_key(key: Any) -> None:
 def collect(value: Any, scope: str | None, default: str, last: str, loss_collection: Any) -> None:
     """Add what a loss function returns, named ``scope/last:0``, if losses are collected."""
     store = _current.get()
-    if store is None or not loss_collection:
+    if store is None:
         return
     scope = default if scope is None else scope
     prefix = scope if scope == "" or scope.endswith("/") else store.unique(scope) + "/"
@@ -185,6 +187,8 @@ def get_losses(scope: str | None = None, loss_collection: Hashable = LOSSES) -> 
 
     Raises
     ------
+    TypeError
+        If the key is not hashable.
     re.error
         If the scope is not a regular expression.
 
@@ -194,6 +198,7 @@ def get_losses(scope: str | None = None, loss_collection: Hashable = LOSSES) -> 
     >>> xent.losses.get_losses()
     []
     """
+    _check_key(loss_collection)
     store = _current.get()
     items = [] if store is None else store.collections.get(loss_collection, [])
     if scope is None:
@@ -311,14 +316,15 @@ def get_total_loss(
 
 def _total(losses: list[Any]) -> Any:
     values = [item.value if isinstance(item, NamedLoss) else item for item in losses]
-    arrays = [np.float32(v) if type(v) is float else np.asarray(v) for v in values]
+    arrays = [as_array(value, "losses") for value in values]
     first = arrays[0]
     for array in arrays[1:]:
         if array.dtype != first.dtype:
             raise TypeError(f"losses must have one dtype, got {first.dtype} and {array.dtype}")
         if array.shape != first.shape:
             raise ValueError(f"losses must have one shape, got {first.shape} and {array.shape}")
-    total = arrays[0]
-    for array in arrays[1:]:
-        total = total + array
-    return np.asarray(total)[()]
+    total = first.copy()
+    with np.errstate(all="ignore"):
+        for array in arrays[1:]:
+            total = np.asarray(total + array)
+    return total[()]

@@ -94,6 +94,8 @@ def has_internal_overlap(shape: Sequence[int], strides: Sequence[int], itemsize:
 
     Exact for every view that slicing, transposing and broadcasting can make.
     """
+    if 0 in shape:
+        return False
     reach = itemsize
     for stride, n in sorted((abs(s), n) for s, n in zip(strides, shape, strict=True) if n > 1):
         if stride < reach:

@@ -110,12 +110,14 @@ def as_upstream(upstream: Any, shape: tuple[int, ...], compute: str) -> Array | 
     """
     if upstream is None:
         return None
-    array = real_numbers(as_array(upstream, "upstream"), "upstream")
+    floats = np.float64 if compute == "float64" else np.float32
+    array = real_numbers(as_array(upstream, "upstream", floats), "upstream")
     if array.shape != shape:
         raise ValueError(
             f"upstream must have the shape of the value, {shape}, got shape {array.shape}"
         )
-    return array.astype(compute, copy=False)
+    with np.errstate(over="ignore"):
+        return array.astype(compute, copy=False)
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], position: str) -> None:
@@ -195,6 +197,8 @@ class Problem:
         Label smoothing, 0 for none.
     weighting
         The weights and the reduction; None to return each loss.
+    label_gradient
+        Whether the labels came as floats, so that they have a gradient.
     """
 
     logits: Array
@@ -203,6 +207,7 @@ class Problem:
     axis: int
     smoothing: float = 0.0
     weighting: Weighting | None = None
+    label_gradient: bool = True
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -260,15 +265,16 @@ class Problem:
             total = 0.0
         else:
             losses, total = self._solve(raw, each_up, scale, d_logits, buffers.get("labels"))
-        gradients: list[Any] = []
-        for name, out in zip(wrt, outs, strict=True):
-            gradient: Any = buffers.get(name)
-            if name == "weights" and self.weighting is not None:
-                gradient = self.weighting.gradient(losses, total, up)
-            gradients.append(deliver(gradient, out))
+        # All is computed before anything is delivered: an output may overlap what is read here.
+        if self.weighting is not None and "weights" in wrt:
+            buffers["weights"] = self.weighting.gradient(losses, total, up)
         if raw and not self.reduced and self.weighting is not None:
-            losses = self.weighting.apply(losses).astype(self.logits.dtype)
-        return self._result(losses, total), tuple(gradients)
+            with np.errstate(over="ignore"):
+                losses = self.weighting.apply(losses).astype(self.logits.dtype)
+        value = self._result(losses, total)
+        return value, tuple(
+            deliver(buffers.get(name), out) for name, out in zip(wrt, outs, strict=True)
+        )
 
     def _result(self, losses: Array, total: float) -> Any:
         if self.weighting is not None and self.weighting.divisor is not None:
@@ -305,7 +311,8 @@ class Problem:
             losses[...] = 0
             weighted = losses if self.weighting is None else self.weighting.apply(losses)
             if raw:
-                return float(weighted.sum())
+                with np.errstate(invalid="ignore"):
+                    return float(weighted.sum())
             losses[...] = weighted
             return 0.0
         try:
@@ -316,7 +323,7 @@ class Problem:
 
     def _labels_are_broadcast(self) -> bool:
         """Whether the labels are floats, which have a gradient, and are broadcast."""
-        return is_float(self.labels) and self.labels.shape != self.logits.shape
+        return self.label_gradient and self.labels.shape != self.logits.shape
 
     def _solve_in_pieces(
         self, upstream: Array | None, d_logits: Array | None
@@ -371,14 +378,14 @@ class Problem:
             "labels": self.labels,
             "weights": None if self.weighting is None else self.weighting.given,
         }[name]
-        if target is None or not is_float(target):
+        if target is None or not is_float(target) or not (self.label_gradient or name != "labels"):
             raise ValueError(f"out{position} must be None: there is no gradient by integer {name}")
-        check_out(out, target.shape, target.dtype, position)
+        check_out(out, target.shape, target.dtype.newbyteorder("="), position)
 
     def _buffer(self, name: str, out: Array | None, read: Sequence[Array | None]) -> Array | None:
         """The memory that a kernel writes a gradient to: `out`, or an array of its own."""
         operand = self.logits if name == "logits" else self.labels
-        if not is_float(operand) or (name == "labels" and self._labels_are_broadcast()):
+        if name == "labels" and (not self.label_gradient or self._labels_are_broadcast()):
             return None
         if out is not None and out.dtype.isnative and out.flags.aligned:
             # Logits may be overwritten in place, anything else that is still to be read may not.

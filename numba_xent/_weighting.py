@@ -86,10 +86,26 @@ class Reduction:
         >>> import numba_xent as xent
         >>> xent.losses.Reduction.validate("weighted_sum")
         """
-        if key not in cls.all():
-            raise ValueError(
-                f"reduction: Invalid Reduction Key {key}. Key should be one of {cls.all()}."
-            )
+        canonical_key(key)
+
+
+def canonical_key(key: object) -> str:
+    """The key of :class:`Reduction` that is equal to `key`, which may be an array.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    try:
+        for known in Reduction.all():
+            if key == known:
+                return known
+    except ValueError:  # an array of several
+        pass
+    raise ValueError(
+        f"reduction: Invalid Reduction Key {key}. Key should be one of {Reduction.all()}."
+    )
 
 
 @dataclass(slots=True)
@@ -131,7 +147,8 @@ class Weighting:
             return float(size)
         repeats = size // self.weights.size if self.weights.size else 0
         if self.reduction == Reduction.MEAN:
-            return float(self.weights.sum(dtype=np.float64)) * repeats
+            with np.errstate(all="ignore"):
+                return float(self.weights.sum(dtype=np.float64)) * repeats if repeats else 0.0
         return float(np.count_nonzero(self.weights) * repeats)
 
     def apply(self, losses: Array) -> Array:

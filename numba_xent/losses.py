@@ -36,7 +36,7 @@ from ._problem import (
     entry_point,
     safe_divide,
 )
-from ._weighting import Reduction, Weighting
+from ._weighting import Reduction, Weighting, canonical_key
 from .nn import dense_problem_of_arrays, sparse_problem
 
 __all__ = [
@@ -309,22 +309,29 @@ def softmax_cross_entropy(
         label_array, logit_array, None, ("onehot_labels", "logits", "axis")
     )
     problem.smoothing = smoothing
-    Reduction.validate(reduction)
+    key = canonical_key(reduction)
     given, factors = _as_weights(weights, problem.compute)
-    problem.weighting = _weighting(given, factors, problem.batch_shape, reduction)
-    return _Collected(problem, scope, "softmax_cross_entropy_loss", reduction, loss_collection)
+    problem.weighting = _weighting(given, factors, problem.batch_shape, key)
+    return _Collected(problem, scope, "softmax_cross_entropy_loss", key, loss_collection)
 
 
 def _as_smoothing(value: Any) -> float:
     """Label smoothing as a number; what is not greater than 0 smooths nothing."""
+    refusal = TypeError(f"label_smoothing must be a number, got {value!r}")
+    if isinstance(value, np.ma.MaskedArray):
+        raise refusal
     if isinstance(value, np.ndarray) and value.size != 1:
         raise ValueError(f"label_smoothing must be one number, got an array of shape {value.shape}")
-    if isinstance(value, (str, bytes, list, tuple, complex)) or value is None:
-        raise TypeError(f"label_smoothing must be a number, got {value!r}")
+    if isinstance(value, (np.ndarray, np.generic)):
+        if value.dtype.kind not in "biuf" and not is_float(np.asarray(value)):
+            raise refusal
+        value = value.item()
+    if not isinstance(value, (bool, int, float)):
+        raise refusal
     try:
-        number = float(value.item() if isinstance(value, np.ndarray) else value)
-    except (TypeError, ValueError):
-        raise TypeError(f"label_smoothing must be a number, got {value!r}") from None
+        number = float(value)
+    except OverflowError:
+        raise ValueError("label_smoothing: the integer is too large for a float") from None
     return number if number > 0 else 0.0
 
 
@@ -394,31 +401,37 @@ def sparse_softmax_cross_entropy(
     label_array = as_array(labels, "labels")
     logit_array = as_array(logits, "logits")
     given_rank = logit_array.ndim
-    given, factors = _as_weights(weights, compute_dtype(logit_array.dtype))
-    label_array, logit_array, factors = _squeeze(label_array, logit_array, factors)
+    label_array, logit_array = _squeeze(label_array, logit_array)
     problem = sparse_problem(label_array, logit_array, ("labels", "logits"))
-    Reduction.validate(reduction)
-    problem.weighting = _weighting(given, factors, problem.batch_shape, reduction)
+    key = canonical_key(reduction)
+    given, factors = _as_weights(weights, problem.compute)
+    factors = _squeeze_weights(factors, label_array)
+    problem.weighting = _weighting(given, factors, problem.batch_shape, key)
     squeezed = logit_array.ndim < given_rank
     call: Call = _WithoutLastAxis(problem) if squeezed else problem
-    return _Collected(call, scope, "sparse_softmax_cross_entropy_loss", reduction, loss_collection)
+    return _Collected(call, scope, "sparse_softmax_cross_entropy_loss", key, loss_collection)
 
 
-def _squeeze(labels: Array, logits: Array, weights: Array) -> tuple[Array, Array, Array]:
-    """Drop last axes of length 1, by the ranks, as TensorFlow does."""
+def _squeeze(labels: Array, logits: Array) -> tuple[Array, Array]:
+    """Drop a last axis of length 1 from one of the two, by their ranks, as TensorFlow does."""
     rank_difference = logits.ndim - labels.ndim
     if rank_difference == 0 and labels.ndim > 0 and labels.shape[-1] == 1:
         labels = labels[..., 0]
     elif rank_difference == 2 and logits.shape[-1] == 1:  # noqa: PLR2004
         logits = logits[..., 0]
-    if weights.ndim == labels.ndim + 1:
-        if weights.shape[-1] != 1:
-            raise ValueError(
-                f"weights: Can not squeeze dim[{weights.ndim - 1}], expected a dimension of 1, got "
-                f"{weights.shape[-1]}; weights.shape={weights.shape}, labels.shape={labels.shape}"
-            )
-        weights = weights[..., 0]
-    return labels, logits, weights
+    return labels, logits
+
+
+def _squeeze_weights(weights: Array, labels: Array) -> Array:
+    """Drop a last axis of length 1 from weights that have one axis more than the labels."""
+    if weights.ndim != labels.ndim + 1:
+        return weights
+    if weights.shape[-1] != 1:
+        raise ValueError(
+            f"weights: Can not squeeze dim[{weights.ndim - 1}], expected a dimension of 1, got "
+            f"{weights.shape[-1]}; weights.shape={weights.shape}, labels.shape={labels.shape}"
+        )
+    return weights[..., 0]
 
 
 @entry_point("losses", "weights")
@@ -468,11 +481,11 @@ def compute_weighted_loss(
     2.0
     """
     check_names(scope, loss_collection)
-    Reduction.validate(reduction)
-    # The compute dtype depends on the losses, but TensorFlow converts the weights first.
-    _require(weights, "weights")
+    key = canonical_key(reduction)
+    # Their compute dtype depends on the losses, but TensorFlow converts the weights first.
+    _as_weights(weights, "float64")
     array = real_numbers(as_array(losses, "losses"), "losses")
     given, factors = _as_weights(weights, compute_dtype(array.dtype))
-    weighting = _weighting(given, factors, array.shape, reduction)
+    weighting = _weighting(given, factors, array.shape, key)
     call = _WeightedLoss(array, weighting)
-    return _Collected(call, scope, "weighted_loss", reduction, loss_collection)
+    return _Collected(call, scope, "weighted_loss", key, loss_collection)

@@ -19,6 +19,7 @@ from ._arrays import (
     Array,
     as_array,
     as_axis,
+    is_float,
     native,
     real_numbers,
     require_float,
@@ -71,6 +72,7 @@ def dense_problem_of_arrays(
 ) -> Problem:
     """Like :func:`dense_problem`, for what already are arrays."""
     require_float(logits, names[1])
+    differentiable = is_float(labels)
     labels = real_numbers(labels, names[0])
     rank = logits.ndim
     if rank == 0 or labels.ndim == 0:
@@ -87,7 +89,7 @@ def dense_problem_of_arrays(
             f"{names[0]} must have the shape of {names[1]}, {logits.shape}, or length 1 where it is"
             f" to be broadcast, got shape {labels.shape}"
         )
-    return Problem(native(logits), native(labels), False, index)
+    return Problem(native(logits), native(labels), False, index, label_gradient=differentiable)
 
 
 def sparse_problem(labels: Array, logits: Array, names: tuple[str, str]) -> Problem:
@@ -119,7 +121,7 @@ def sparse_problem(labels: Array, logits: Array, names: tuple[str, str]) -> Prob
         raise ValueError(
             f"{names[1]}: Must have at least one class, but got logits shape {logits.shape}"
         )
-    return Problem(native(logits), native(labels), True, logits.ndim - 1)
+    return Problem(native(logits), native(labels), True, logits.ndim - 1, label_gradient=False)
 
 
 def _check_sentinel(sentinel: Any, function: str) -> None:

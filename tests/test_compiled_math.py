@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numba.extending import register_jitable
 
-from numba_xent._cpu.intrinsics import bits_register, load, size_of, store, zeros
+from numba_xent._cpu.intrinsics import bits_register, load, pointer, size_of, store, zeros
 from numba_xent._math import cross_entropy, half
 from numba_xent._math.compensated import two_product, two_sum
 from numba_xent._math.cross_entropy import State
@@ -40,8 +40,8 @@ def on_registers(step: Callable, kind: type) -> Callable[[np.ndarray, int, Any],
         zero = zeros(compute)
         for i in range(source.shape[0]):
             step(
-                source.ctypes.data + i * source.strides[0],
-                target.ctypes.data + i * target.strides[0],
+                pointer(source.ctypes.data) + i * source.strides[0],
+                pointer(target.ctypes.data) + i * target.strides[0],
                 zero,
             )
 
@@ -93,7 +93,7 @@ def test_exp(kind: type) -> None:
     operands = d.astype(kind)[None]
 
     @register_jitable
-    def step(source: int, target: int, zero: Any) -> None:
+    def step(source: Any, target: Any, zero: Any) -> None:
         d = load(source, zero)
         store(target, exp_scaled(d))
         store(target + size_of(zero), exp(d))
@@ -110,7 +110,7 @@ def test_compensated(kind: type) -> None:
     operands[:, :8] = [special(kind), special(kind)[::-1]]
 
     @register_jitable
-    def step(source: int, target: int, zero: Any) -> None:
+    def step(source: Any, target: Any, zero: Any) -> None:
         a, b = load(source, zero), load(source + size_of(zero), zero)
         total, lost = two_sum(a, b)
         store(target, total)
@@ -137,7 +137,7 @@ def test_log_of_sum() -> None:
     operands[2] = operands[1] * 2.0**-54 * rng.uniform(-1, 1, 4000)
 
     @register_jitable
-    def step(source: int, target: int, zero: Any) -> None:
+    def step(source: Any, target: Any, zero: Any) -> None:
         count, rest = load(source, zero), load(source + size_of(zero), zero)
         store(target, log_of_sum(count, rest, load(source + 2 * size_of(zero), zero)))
 
@@ -189,7 +189,7 @@ def test_merge_and_finish() -> None:
         )
 
     @register_jitable
-    def step(source: int, target: int, zero: Any) -> None:
+    def step(source: Any, target: Any, zero: Any) -> None:
         n = size_of(zero)
         s = cross_entropy.merge(read(source, zero), read(source + 11 * n, zero))
         row = cross_entropy.finish(s)
@@ -232,7 +232,7 @@ def test_halves_to_float(dtype: Any, kind: type) -> None:
     patterns = np.arange(1 << 16, dtype=np.int32)
 
     @register_jitable
-    def step(source: int, target: int, zero: Any) -> None:
+    def step(source: Any, target: Any, zero: Any) -> None:
         store(target, to_float(load(source, bits_register(zero))))
 
     (got,) = on_registers(step, kind)(patterns[None], 1, F32)
@@ -257,7 +257,7 @@ def test_halves_from_float(dtype: Any) -> None:
     )
 
     @register_jitable
-    def step(source: int, target: int, zero: Any) -> None:
+    def step(source: Any, target: Any, zero: Any) -> None:
         store(target, from_float(load(source, zero)))
 
     (got,) = on_registers(step, F32)(x[None], 1, np.int32)

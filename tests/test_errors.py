@@ -397,7 +397,11 @@ def arguments(wrong: Wrong) -> dict[str, Any]:
 
 def bits_of(values: dict[str, Any]) -> dict[str, bytes]:
     """What lies in the memory of the arrays."""
-    return {k: v.tobytes() for k, v in values.items() if isinstance(v, np.ndarray)}
+    return {
+        k: v.tobytes()
+        for k, v in values.items()
+        if isinstance(v, np.ndarray) and v is not np.ma.masked
+    }
 
 
 @pytest.mark.parametrize("wrong", TABLE, ids=NAMES)

@@ -54,7 +54,7 @@ OUTSIDE: dict[str, set[str]] = {
 }
 """Which distributions a module may import, besides the standard library; else only NumPy."""
 
-MATH = {"math", "numpy", "typing", "__future__"}
+MATH = {"fractions", "math", "numpy", "typing", "__future__"}
 """All that the formulas may import, besides one another."""
 
 

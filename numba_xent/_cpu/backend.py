@@ -242,7 +242,8 @@ def solve(
     axis, dense = problem.axis, not problem.sparse
     arrays = {"logits": problem.logits, "labels": problem.labels, "loss": loss}
     if dtype_name(problem.labels.dtype) not in memory.READABLE:
-        arrays["labels"] = problem.labels.astype(compute_dtype(problem.logits.dtype))
+        with np.errstate(over="ignore"):
+            arrays["labels"] = problem.labels.astype(compute_dtype(problem.logits.dtype))
     optional = {
         "weights": problem.weights,
         "upstream": upstream,

@@ -1,7 +1,7 @@
 """float16 and bfloat16 by their bits: exact to float32, and back with one correct rounding.
 
-Numbers come and go as the unsigned integers of their width, widened to 32 bits, because not every
-processor converts halves itself.
+Halves come and go in the low 16 bits of an int32, because not every processor converts them itself.
+The high 16 bits of what comes out mean nothing.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ one instruction for its own types. What they do there is what they do here.
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,24 @@ def fma(a: Any, b: Any, c: Any) -> Any:
     kind = np.result_type(a, b, c).type
     if not (math.isfinite(a) and math.isfinite(b) and math.isfinite(c)):
         return kind(a * b + c)
-    if kind is np.float32:
-        return np.float32(np.float64(a) * np.float64(b) + np.float64(c))
-    return kind(np.longdouble(a) * np.longdouble(b) + np.longdouble(c))
+    exact = Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c))
+    if exact == 0:
+        return kind(a * b + c)  # the sign of zero
+    try:
+        near = kind(float(exact))
+    except OverflowError:
+        return kind(np.inf if exact > 0 else -np.inf)
+    if kind is np.float32 and np.isfinite(near):
+        # Rounded to float64 first, a tie may not have been one.
+        for side in (-np.inf, np.inf):
+            other = np.nextafter(near, np.float32(side))
+            if np.isfinite(other) and _distance(other, exact) < _distance(near, exact):
+                return other
+    return near
+
+
+def _distance(x: Any, exact: Fraction) -> Fraction:
+    return abs(Fraction(float(x)) - exact)
 
 
 def where(condition: Any, a: Any, b: Any) -> Any:
