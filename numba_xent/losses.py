@@ -331,7 +331,7 @@ def _as_smoothing(value: Any) -> float:
     try:
         number = float(value)
     except OverflowError:
-        raise ValueError("label_smoothing: the integer is too large for a float") from None
+        raise ValueError("label_smoothing is too large for a float") from None
     return number if number > 0 else 0.0
 
 
