@@ -70,7 +70,7 @@ def _is_direct(t: Any, chunk: Chunk, zero: Any) -> bool:
 
 
 @register_jitable
-def source(t: Any, start: int, chunk: Chunk, padding: Any, buffer: int, zero: Any) -> Tile:
+def source(t: Any, start: Any, chunk: Chunk, padding: Any, buffer: Any, zero: Any) -> Tile:
     """A chunk of an operand: where it lies, or copied to the buffer."""
     address = start + chunk.first * t.vector
     tail = buffer + chunk.full * size_of(zero)
@@ -83,7 +83,7 @@ def source(t: Any, start: int, chunk: Chunk, padding: Any, buffer: int, zero: An
 
 
 @register_jitable
-def target(t: Any, start: int, chunk: Chunk, buffer: int, zero: Any) -> Tile:
+def target(t: Any, start: Any, chunk: Chunk, buffer: Any, zero: Any) -> Tile:
     """Where a chunk of an output is to be stored: in place, or in the buffer for `put`."""
     tail = buffer + chunk.full * size_of(zero)
     if _is_direct(t, chunk, zero):
@@ -92,7 +92,7 @@ def target(t: Any, start: int, chunk: Chunk, buffer: int, zero: Any) -> Tile:
 
 
 @register_jitable
-def put(t: Any, start: int, chunk: Chunk, buffer: int, zero: Any) -> None:
+def put(t: Any, start: Any, chunk: Chunk, buffer: Any, zero: Any) -> None:
     """Write to memory what `target` left in the buffer."""
     address = start + chunk.first * t.vector
     if not _is_direct(t, chunk, zero):

@@ -64,7 +64,7 @@ _WRITER = types.void(*[types.int64] * 6)
 
 
 @register_jitable
-def _read_numbers(tile: Any, stored: Any, buffer: int, zero: Any) -> None:
+def _read_numbers(tile: Any, stored: Any, buffer: Any, zero: Any) -> None:
     """Copy a tile of plain numbers, of the type of `stored`, to registers like `zero`."""
     address, lane, vector, lanes, vectors = tile
     register, number = size_of(zero), size_of(first_lane(zero))
@@ -79,7 +79,7 @@ def _read_numbers(tile: Any, stored: Any, buffer: int, zero: Any) -> None:
 
 
 @register_jitable
-def _read_halves(tile: Any, to_float: Any, buffer: int, zero: Any) -> None:
+def _read_halves(tile: Any, to_float: Any, buffer: Any, zero: Any) -> None:
     """Copy a tile of halves, whose bits `to_float` understands, to registers like `zero`."""
     address, lane, vector, lanes, vectors = tile
     whole = bits_register(zero)
@@ -97,7 +97,7 @@ def _read_halves(tile: Any, to_float: Any, buffer: int, zero: Any) -> None:
 
 
 @register_jitable
-def _write_numbers(tile: Any, stored: Any, buffer: int, zero: Any) -> None:
+def _write_numbers(tile: Any, stored: Any, buffer: Any, zero: Any) -> None:
     """Copy registers like `zero` to a tile of plain numbers of the type of `stored`."""
     address, lane, vector, lanes, vectors = tile
     register, number = size_of(zero), size_of(first_lane(zero))
@@ -112,7 +112,7 @@ def _write_numbers(tile: Any, stored: Any, buffer: int, zero: Any) -> None:
 
 
 @register_jitable
-def _write_halves(tile: Any, from_float: Any, buffer: int, zero: Any) -> None:
+def _write_halves(tile: Any, from_float: Any, buffer: Any, zero: Any) -> None:
     """Copy registers like `zero` to a tile of halves, whose bits `from_float` makes."""
     address, lane, vector, lanes, vectors = tile
     for v in range(vectors):
@@ -210,12 +210,12 @@ def writer(compute: str, dtype: str) -> int:
 
 
 @register_jitable
-def read_tile(t: Any, address: int, lanes: int, vectors: int, padding: float, buffer: int) -> None:
+def read_tile(t: Any, place: Any, lanes: int, vectors: int, padding: float, buffer: Any) -> None:
     """Copy a tile of a tensor to the buffer, unused lanes set to `padding`."""
-    call_at(t.mover, (address, t.lane, t.vector, lanes, vectors, buffer, padding))
+    call_at(t.mover, (place, t.lane, t.vector, lanes, vectors, buffer, padding))
 
 
 @register_jitable
-def write_tile(t: Any, address: int, lanes: int, vectors: int, buffer: int) -> None:
+def write_tile(t: Any, place: Any, lanes: int, vectors: int, buffer: Any) -> None:
     """Copy the buffer to a tile of a tensor; the buffer may be used up."""
-    call_at(t.mover, (address, t.lane, t.vector, lanes, vectors, buffer))
+    call_at(t.mover, (place, t.lane, t.vector, lanes, vectors, buffer))
