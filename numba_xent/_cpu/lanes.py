@@ -134,17 +134,27 @@ def _add_lanes(rows: Any, high: Any, low: Any) -> Any:
 
 
 @register_jitable
-def to_state(rows: Any, top: Any, sums: Sums, size: int) -> State:
-    """The state (or states) that the lanes stand for, of `size` classes each."""
-    scale = widen(constants(top).scale_down)
-    unscale = widen(constants(top).scale_up)
-    count, _ = _add_lanes(rows, sums.count, top - top)
+def to_state(rows: Any, top: Any, sums: Sums, size: int, dense: Any) -> State:
+    """The state (or states) that the lanes stand for, of `size` classes each.
+
+    Without one label per class (`dense` is None) there is nothing to sum over labels.
+    """
+    c = constants(top)
+    scale, unscale = widen(c.scale_down), widen(c.scale_up)
+    nothing = where(top == top, c.zero, c.zero)
+    count, _ = _add_lanes(rows, sums.count, nothing)
     rest, rest_low = _add_lanes(rows, sums.rest, sums.rest_low)
+    highest = each(rows, widen(top))
+    if dense is None:
+        none = where(count == count, 0.0, 0.0)
+        return State(
+            highest, count, rest * scale, rest_low * scale, none, none, none, none, none, none, none
+        )
     dot, dot_low = _add_lanes(rows, sums.dot, sums.dot_low)
     mass, mass_low = _add_lanes(rows, sums.mass, sums.mass_low)
     drop, drop_low = _add_lanes(rows, sums.drop, sums.drop_low)
     return State(
-        each(rows, widen(top)),
+        highest,
         count,
         rest * scale,
         rest_low * scale,

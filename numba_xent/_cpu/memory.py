@@ -145,6 +145,8 @@ def _make_reader(compute: str, dtype: str, source: str) -> Callable[..., None]:
             _read_halves(tile, bfloat16_to_float, registers, zero)
         else:
             _read_numbers(tile, stored, registers, zero)
+        if padding != padding:
+            return
         number = size_of(first_lane(zero))
         for v in range(vectors):
             for i in range(lanes, lanes_of(zero)):
@@ -211,7 +213,7 @@ def writer(compute: str, dtype: str) -> int:
 
 @register_jitable
 def read_tile(t: Any, place: Any, lanes: int, vectors: int, padding: float, buffer: Any) -> None:
-    """Copy a tile of a tensor to the buffer, unused lanes set to `padding`."""
+    """Copy a tile of a tensor to the buffer, unused lanes set to `padding` (NaN: to anything)."""
     call_at(t.mover, (place, t.lane, t.vector, lanes, vectors, buffer, padding))
 
 

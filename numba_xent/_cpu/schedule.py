@@ -117,9 +117,27 @@ def workspace_size(p: Any, zero: Any, gradient: Any) -> int:
 
 @register_jitable
 def read_examples(t: Any, o: int, u: int, count: int, work: Workspace, zero: Any) -> Any:
-    """A number of each example of the unit, in the lanes of a register."""
+    """A number of each example of the unit, in the lanes of a register; 0 in the others."""
     read_tile(t, start_of(t, o, u), count, 1, 0.0, work.examples)
     return load(work.examples, zero)
+
+
+@register_jitable
+def _weight(
+    p: Any,
+    o: int,
+    u: int,
+    count: int,
+    row: Finished,
+    work: Workspace,
+    zero: Any,
+    gradient: Any,
+    rows: Any,
+) -> Any:
+    """The weights of the unit's examples, or 1 where nothing is weighted yet."""
+    if gradient is None and p.raw != 0:
+        return where(row.top == row.top, 1.0, 1.0)
+    return each(rows, widen(read_examples(p.weights, o, u, count, work, zero)))
 
 
 @register_jitable
@@ -134,7 +152,7 @@ def _write_examples(
 @register_jitable
 def read_labels(p: Any, o: int, u: int, count: int, buffer: Any) -> None:
     """Read the sparse labels of the unit's examples into a buffer of int64."""
-    read_tile(p.labels, start_of(p.labels, o, u), count, 1, 0.0, buffer)
+    read_tile(p.labels, start_of(p.labels, o, u), count, 1, np.nan, buffer)
 
 
 @register_jitable
@@ -148,7 +166,7 @@ def _logits_at_labels(p: Any, o: int, u: int, count: int, work: Workspace, zero:
     for i in range(count):
         label = load(work.labels + i * size_of(_I64), _I64)
         at_label = x + (label * p.logits.classes + i * p.logits.lane)
-        read_tile(p.logits, at_label, 1, 1, 0.0, slot)
+        read_tile(p.logits, at_label, 1, 1, np.nan, slot)
         store(work.examples + i * number, load(slot, first_lane(zero)))
     return widen(load(work.examples, zero))
 
@@ -180,8 +198,8 @@ def _loss_class_by_class(
     second = work.examples + size_of(zero)
     total = where(row.top == row.top, 0.0, 0.0)
     for j in range(p.classes):
-        read_tile(p.logits, x + j * p.logits.classes, count, 1, 0.0, work.examples)
-        read_tile(p.labels, y + j * p.labels.classes, count, 1, 0.0, second)
+        read_tile(p.logits, x + j * p.logits.classes, count, 1, np.nan, work.examples)
+        read_tile(p.labels, y + j * p.labels.classes, count, 1, np.nan, second)
         z = each(rows, widen(load(work.examples, zero)))
         label = each(rows, widen(load(second, zero)))
         label = smooth(label, p.keep_label, p.uniform)
@@ -247,7 +265,7 @@ def solve(
             kept = _kept(p, chunk, work, zero)
         top = share_top(rows, max_of_chunk(x, chunk.tail, zero))
         sums = sum_chunk(x, labels, kept, chunk.tail, top, zero, rows)
-        part = to_state(rows, top, sums, _classes_in(chunk, zero, rows))
+        part = to_state(rows, top, sums, _classes_in(chunk, zero, rows), dense)
         store(work.tops + c * size_of(part.top), part.top)
         # Most units have one chunk: nothing to merge.
         if c == 0:
@@ -264,7 +282,7 @@ def solve(
     else:
         z = each(rows, _logits_at_labels(p, o, u, count, work, zero))
         loss = sparse_loss(z, row)
-    weight = each(rows, widen(read_examples(p.weights, o, u, count, work, zero)))
+    weight = _weight(p, o, u, count, row, work, zero, gradient, rows)
     if p.raw == 0:
         # Rounded first, so that it is the weight times what unweighted losses are.
         loss = widen(convert(loss, first_lane(zero))) * weight
