@@ -60,7 +60,7 @@ class Recipe(NamedTuple):
         any, the recipe says nothing else.
     template
         The kernel's record, without addresses, tasks and numbers.
-    serial, parallel
+    compute, rows, dense, gradient
         The choices that make the kernel, see :func:`.kernels.kernel`.
     large
         Whether the problem is worth more than one thread.

@@ -253,12 +253,11 @@ def solve(
     """
     count = examples_in(p, u, zero, rows)
     lanes = lanes_of(zero) if rows is not None else count
-    minus_inf = -np.inf
     labels = None
     kept = None
     for c in range(p.chunks):
         chunk = _chunk(p, c, lanes)
-        x = source(p.logits, start_of(p.logits, o, u), chunk, minus_inf, work.logits, zero)
+        x = source(p.logits, start_of(p.logits, o, u), chunk, -np.inf, work.logits, zero)
         if dense is not None:
             labels = source(p.labels, start_of(p.labels, o, u), chunk, 0.0, work.labels, zero)
         if gradient is not None:
