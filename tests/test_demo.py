@@ -22,7 +22,6 @@ from numba_xent._demo.plot import (
     most_confident_mistakes,
     save_plot,
 )
-from numba_xent._demo.progress import progress_bar
 from numba_xent._demo.report import confusion_report, describe_data, describe_result
 from numba_xent._demo.training import (
     Model,
@@ -36,6 +35,7 @@ from numba_xent._demo.training import (
     step,
     train,
 )
+from numba_xent._progress import progress_bar
 
 X = np.arange(60.0).reshape(20, 3)
 Y = np.arange(20) % 4
@@ -450,7 +450,7 @@ def test_plain_bar_counts_up_and_vanishes(
     terminal = FakeTerminal()
     monkeypatch.setitem(sys.modules, "tqdm", None)
     monkeypatch.setattr(sys, "stderr", terminal)
-    with progress_bar(4) as bar:
+    with progress_bar(4, "training", "examples") as bar:
         for _ in range(4):
             bar.advance(1)
         bar.line("a line")
@@ -472,7 +472,7 @@ def test_bars_are_silent_outside_a_terminal(
     """Redirected output holds the lines alone."""
     if not has_tqdm:
         monkeypatch.setitem(sys.modules, "tqdm", None)
-    with progress_bar(2) as bar:
+    with progress_bar(2, "training", "examples") as bar:
         bar.advance(1)
         bar.line("a line")
         bar.advance(1)

@@ -29,7 +29,8 @@ ALLOWED: dict[str, set[str]] = {
     "_config": {""},
     "_cpu": {"_cpu", "_math", "_layout", "_arrays"},
     "_math": {"_math"},
-    "_demo": {"_demo", ""},
+    "_demo": {"_demo", "_progress", ""},
+    "_progress": set(),
     "__main__": {"_demo", ""},
 }
 """For each module of the package ("" is the package itself), which others it may import.

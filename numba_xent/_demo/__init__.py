@@ -1,7 +1,7 @@
 """The demo: train a linear classifier with nothing but NumPy and this library.
 
 The modules, in the order of a run: `options` (the command line), `data` (reading, checking and
-splitting the examples), `training` (the model), `progress`, `report` and `plot` (what is shown),
+splitting the examples), `training` (the model), `report` and `plot` (what is shown),
 and `run`, which joins them.
 """
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from numba_xent._demo import DemoError, plot, report
 from numba_xent._demo.data import load_digits, load_npz, split
-from numba_xent._demo.progress import progress_bar
 from numba_xent._demo.training import (
     Settings,
     first_call_seconds,
@@ -16,6 +15,7 @@ from numba_xent._demo.training import (
     smallest_loss,
     train,
 )
+from numba_xent._progress import progress_bar
 
 
 def run_demo(options: argparse.Namespace) -> None:
@@ -52,7 +52,7 @@ def _run(options: argparse.Namespace) -> None:
 
     losses: list[float] = []
     seconds = 0.0
-    with progress_bar(total=len(data.y) * settings.epochs) as bar:
+    with progress_bar(len(data.y) * settings.epochs, "training", "examples") as bar:
         for epoch in train(data, settings, rng, on_batch=bar.advance):
             losses.append(epoch.loss)
             seconds += epoch.seconds

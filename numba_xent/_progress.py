@@ -29,13 +29,17 @@ class Progress(Protocol):
 
 
 @contextmanager
-def progress_bar(total: int) -> Iterator[Progress]:
+def progress_bar(total: int, task: str, unit: str) -> Iterator[Progress]:
     """Show a progress bar for the length of a ``with`` block.
 
     Parameters
     ----------
     total : int
         How much there is to do.
+    task : str
+        What is being done: one word before the bar.
+    unit : str
+        What is counted.
 
     Yields
     ------
@@ -46,7 +50,7 @@ def progress_bar(total: int) -> Iterator[Progress]:
         tqdm = importlib.import_module("tqdm").tqdm
     except ImportError:
         tqdm = None
-    bar: Progress = _PlainBar(total) if tqdm is None else _TqdmBar(tqdm, total)
+    bar: Progress = _PlainBar(total, task) if tqdm is None else _TqdmBar(tqdm, total, task, unit)
     try:
         yield bar
     finally:
@@ -54,11 +58,11 @@ def progress_bar(total: int) -> Iterator[Progress]:
 
 
 class _TqdmBar:
-    def __init__(self, tqdm: Any, total: int) -> None:
+    def __init__(self, tqdm: Any, total: int, task: str, unit: str) -> None:
         self._bar = tqdm(
             total=total,
-            desc="training",
-            unit=" examples",
+            desc=task,
+            unit=f" {unit}",
             unit_scale=True,
             leave=False,
             dynamic_ncols=True,
@@ -78,8 +82,9 @@ class _TqdmBar:
 
 
 class _PlainBar:
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, task: str) -> None:
         self._total = total
+        self._task = task
         self._done = 0
         self._shown = ""
         self._visible = sys.stderr.isatty()
@@ -100,7 +105,7 @@ class _PlainBar:
     def _text(self) -> str:
         share = self._done / self._total
         filled = int(share * BAR_WIDTH)
-        return f"training [{'#' * filled:<{BAR_WIDTH}}] {share:4.0%}"
+        return f"{self._task} [{'#' * filled:<{BAR_WIDTH}}] {share:4.0%}"
 
     def _show(self, text: str) -> None:
         if self._visible and text != self._shown:
