@@ -37,7 +37,7 @@ def on_registers(step: Callable, kind: type) -> Callable[[np.ndarray, int, Any],
 
     @numba.njit(error_model="numpy")
     def loop(source: np.ndarray, target: np.ndarray) -> None:
-        zero = zeros(compute)
+        zero = zeros(compute, 1)
         for i in range(source.shape[0]):
             step(
                 pointer(source.ctypes.data) + i * source.strides[0],

@@ -47,7 +47,7 @@ def tiles(full: int, distinct: bool) -> list[Tile]:
     lanes = (1, 2, full // 2, full - 1, full)
     found = itertools.starmap(
         lambda stride, n, vectors: Tile(*stride, n, vectors),
-        itertools.product(strides, lanes, (0, 1, 5)),
+        itertools.product(strides, lanes, (0, 1, 2, 5, 19)),
     )
     return [tile for tile in found if not distinct or len(set(places(tile))) == len(places(tile))]
 
@@ -100,13 +100,14 @@ def same(got: np.ndarray, want: np.ndarray) -> bool:
 def test_reader(compute: str, name: str) -> None:
     """What a tile holds, converted, and the padding; the tile itself and what follows stay."""
     dtype, full = DTYPES[name], LANES[compute]
-    read = compiled(memory.reader(compute, name), 6, 1)
+    read = compiled(memory.reader(compute, name), 7, 1)
     for tile in tiles(full, distinct=False):
         at = np.array(places(tile), np.int64)
         start = 3 - min(at, default=0)
         source = numbers(dtype, int(start + max(at, default=0)) + 4)
         before = source.tobytes()
-        buffer = np.full((tile.vectors + 1) * REGISTER, GUARD, np.uint8)
+        stride = REGISTER * (1 + tile.vectors % 2)
+        buffer = np.full((tile.vectors + 1) * stride, GUARD, np.uint8)
         for padding in (-np.inf, 0.0):
             read(
                 source.ctypes.data + int(start) * dtype.itemsize,
@@ -115,13 +116,16 @@ def test_reader(compute: str, name: str) -> None:
                 tile.lanes,
                 tile.vectors,
                 buffer.ctypes.data,
+                stride,
                 padding,
             )
-            got = buffer[:-REGISTER].view(compute).reshape(tile.vectors, full)
+            registers = buffer.reshape(tile.vectors + 1, stride)
+            got = registers[:-1, :REGISTER].copy().view(compute)
             want = converted(source[start + at], compute).reshape(tile.vectors, tile.lanes)
             assert same(got[:, : tile.lanes].copy(), want), tile
             assert (got[:, tile.lanes :] == padding).all(), tile
-            assert (buffer[-REGISTER:] == GUARD).all(), tile
+            assert (registers[-1] == GUARD).all(), tile
+            assert (registers[:, REGISTER:] == GUARD).all(), tile
             assert source.tobytes() == before, tile
 
 
@@ -130,7 +134,7 @@ def test_reader(compute: str, name: str) -> None:
 def test_writer(compute: str, name: str) -> None:
     """The numbers of the tile are written, rounded, and no byte beside or between them."""
     dtype, full = DTYPES[name], LANES[compute]
-    write = compiled(memory.writer(compute, name), 6, 0)
+    write = compiled(memory.writer(compute, name), 7, 0)
     for tile in tiles(full, distinct=True):
         at = np.array(places(tile), np.int64)
         start = 40 - min(at, default=0)
@@ -148,6 +152,7 @@ def test_writer(compute: str, name: str) -> None:
             tile.lanes,
             tile.vectors,
             buffer.ctypes.data,
+            REGISTER,
         )
         assert same(target.view(dtype)[start + at], converted(used, dtype)), tile
         beside = np.ones(len(target), bool)
@@ -160,7 +165,7 @@ def test_writer(compute: str, name: str) -> None:
 def test_index_reader(name: str) -> None:
     """Class numbers become int64, and no more of them than there are lanes."""
     dtype = DTYPES[name]
-    read = compiled(memory.index_reader(name), 6, 1)
+    read = compiled(memory.index_reader(name), 7, 1)
     info = np.iinfo(dtype)
     source = np.array([*range(100), info.min, info.max, -1], dtype)
     for lane, lanes, start in itertools.product((1, 0, -1, 3, -6), (1, 7, 8, 16), (99, 97, 102)):
@@ -175,6 +180,7 @@ def test_index_reader(name: str) -> None:
             lanes,
             1,
             buffer.ctypes.data,
+            0,
             0.0,
         )
         assert buffer[:lanes].tolist() == source[at].tolist()

@@ -333,7 +333,9 @@ def state_of(z: np.ndarray, labels: np.ndarray) -> State:
     count = rest = dot = mass = drop = c.zero
     for value, label in zip(z, labels, strict=True):
         d, e = cross_entropy.exp_of_class(value, top)
-        count, rest = cross_entropy.add_exp(d, e, count, rest)
+        below = cross_entropy.is_below(d)
+        rest = cross_entropy.add_exp(below, e, rest)
+        count = cross_entropy.count_top(below, count)
         dot, mass = cross_entropy.add_label(d, label, dot, mass)
         drop = cross_entropy.add_drop(d, True, drop)
     assert cross_entropy.add_drop(F64(-np.inf), False, drop) is drop

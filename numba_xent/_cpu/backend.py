@@ -19,7 +19,7 @@ from . import memory
 from .kernels import Kernel, kernel
 from .record import DTYPE, TENSORS, Numbers, Shape, Tensor, pack
 from .threads import begin_parallel, end_parallel
-from .vector import LANES
+from .vector import LANES, REGISTERS
 
 if TYPE_CHECKING:
     from .._problem import Problem
@@ -32,6 +32,12 @@ NEAR = 64
 
 CHUNK = 256
 """Registers in a chunk: 16 KiB, a third of an L1 cache."""
+
+GROUP = 256
+"""Registers of examples that are solved together, if one has fewer."""
+
+STREAMED = 1 << 22
+"""Bytes from which on a gradient is written past the caches."""
 
 KEPT = 8192
 """Registers of exponentials that a task keeps: 512 KiB. Longer units read their logits twice."""
@@ -102,6 +108,20 @@ def _mover(name: str, dtype: str, compute: str, dense: bool) -> int:
     return memory.reader(compute, dtype)
 
 
+def _streams(
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    step: int,
+    example: int,
+    axis: int,
+    in_place: bool,
+) -> bool:
+    """Whether a gradient is worth being written past the caches, and lies in one piece."""
+    # Where it replaces the logits, its lines are in the caches already.
+    contiguous = step == dtype.itemsize and example == step * shape[axis]
+    return contiguous and not in_place and _nbytes((dtype, shape, ())) >= STREAMED
+
+
 def _nbytes(meta: Meta) -> int:
     size = meta[0].itemsize
     for n in meta[1]:
@@ -111,18 +131,23 @@ def _nbytes(meta: Meta) -> int:
 
 @functools.lru_cache(maxsize=1024)
 def _recipe(
-    axis: int, dense: bool, raw: bool, names: tuple[str, ...], metas: tuple[Meta, ...]
+    axis: int,
+    dense: bool,
+    raw: bool,
+    in_place: bool,
+    names: tuple[str, ...],
+    metas: tuple[Meta, ...],
 ) -> Recipe:
     """Work out a recipe from what is known of the arrays: the logits, the labels, and others."""
     dtype, shape, strides = metas[0]
     compute = compute_dtype(dtype)
-    lanes = LANES[compute]
     batch = shape[:axis] + shape[axis + 1 :]
     classes = shape[axis]
     gradient = "d_logits" in names or "d_labels" in names
     class_stride = strides[axis] if classes > 1 else 0
     # By the distance of the classes alone: a batch and its pieces must be computed alike.
     rows = classes > FEW_CLASSES and -NEAR <= class_stride <= NEAR
+    lanes = LANES[compute] if rows else REGISTERS * LANES[compute]
 
     class_strides: dict[str, int] = {}
     batch_strides: list[tuple[int, ...]] = []
@@ -141,27 +166,24 @@ def _recipe(
     if not rows and _lanes_lie_along_outer(layout, cuts["logits"], dtype.itemsize, lanes):
         outer, inner = inner, outer
         cuts = {name: (second, first) for name, (first, second) in cuts.items()}
+    vectors, tail = divmod(classes, lanes) if rows else (classes, 0)
+    group = max(1, min(lanes, GROUP // max(1, vectors))) if rows else lanes
     tensors = {}
-    for name, (own_dtype, _, _) in zip(names, metas, strict=True):
+    for name, (own_dtype, own, _) in zip(names, metas, strict=True):
         first, second = cuts[name]
         step = class_strides.get(name, 0)
-        lane = step if rows else second
+        index = name == "labels" and not dense
         tensors[name] = Tensor(
             outer=first,
-            unit=second if rows else lanes * second,
-            lane=lane,
-            vector=lanes * step if rows else step,
+            unit=group * second,
+            example=second,
             classes=step,
+            vector=lanes * step if rows else step,
             mover=_mover(name, dtype_name(own_dtype), compute, dense),
-            direct=dtype_name(own_dtype) == compute
-            and lane == own_dtype.itemsize
-            and name in class_strides,
+            plain=dtype_name(own_dtype) == ("int64" if index else compute),
+            stream=name == "d_logits" and _streams(own, own_dtype, step, second, axis, in_place),
         )
-    # Numbers that are 1 for every example have no array of their own.
-    tensors.setdefault("weights", Tensor(mover=memory.reader(compute, compute)))
-    tensors.setdefault("upstream", Tensor(mover=memory.reader(compute, compute)))
     tensors["losses"] = tensors["loss"]._replace(mover=memory.reader(compute, compute))
-    vectors, tail = divmod(classes, lanes) if rows else (classes, 0)
     record = pack(
         tuple(tensors.get(name, Tensor()) for name in TENSORS),
         Shape(
@@ -169,7 +191,8 @@ def _recipe(
             classes=classes,
             outer=outer,
             inner=inner,
-            units=inner if rows else -(-inner // lanes),
+            group=group,
+            units=-(-inner // group),
             vectors=vectors,
             tail=tail,
             chunk=CHUNK,
@@ -182,10 +205,6 @@ def _recipe(
     )
     large = classes * outer * inner >= PARALLEL_ELEMENTS
     return Recipe((), record.tobytes(), compute, rows, dense, gradient, large)
-
-
-_ONES = {compute: np.ones(1, compute) for compute in LANES}
-_ONE_ADDRESS = {compute: array.ctypes.data for compute, array in _ONES.items()}
 
 
 def _contiguous(name: str, array: Array, axis: int, dense: bool, batch: tuple[int, ...]) -> Array:
@@ -252,19 +271,30 @@ def solve(
     }
     arrays |= {name: array for name, array in optional.items() if array is not None}
 
-    recipe = _recipe(axis, dense, raw, tuple(arrays), tuple(map(_meta, arrays.values())))
+    recipe = _recipe(
+        axis,
+        dense,
+        raw,
+        d_logits is problem.logits,
+        tuple(arrays),
+        tuple(map(_meta, arrays.values())),
+    )
     replaced: dict[str, Array] = {}
     if recipe.copies:
         replaced = {name: arrays[name] for name in recipe.copies}
         batch = problem.batch_shape
         for name, array in replaced.items():
             arrays[name] = _contiguous(name, array, axis, dense, batch)
-        recipe = _recipe(axis, dense, raw, tuple(arrays), tuple(map(_meta, arrays.values())))
+        recipe = _recipe(
+            axis,
+            dense,
+            raw,
+            d_logits is problem.logits,
+            tuple(arrays),
+            tuple(map(_meta, arrays.values())),
+        )
 
     record = bytearray(recipe.template)
-    one = _ONE_ADDRESS[recipe.compute]
-    _ADDRESS.pack_into(record, _ADDRESS_OFFSETS["weights"], one)
-    _ADDRESS.pack_into(record, _ADDRESS_OFFSETS["upstream"], one)
     for name, array in arrays.items():
         _ADDRESS.pack_into(record, _ADDRESS_OFFSETS[name], array.ctypes.data)
         if name == "loss":

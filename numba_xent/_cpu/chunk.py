@@ -7,29 +7,61 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from numba.extending import register_jitable
+import numpy as np
 
-from .._math.compensated import accumulate
 from .._math.constants import constants
 from .._math.cross_entropy import (
     add_drop,
     add_exp,
     add_label,
+    count_top,
     dense_gradient,
     exp_of_class,
+    is_below,
     label_gradient,
     smooth,
     sparse_gradient,
 )
-from .._math.primitives import maximum
-from .intrinsics import lane_numbers, lanes_of, load, size_of, store
-from .lanes import Sums
+from .._math.primitives import where
+from .compile import inlined
+from .intrinsics import (
+    count_lanes,
+    first_lane,
+    high_half,
+    join,
+    lane_numbers,
+    lanes_of,
+    load,
+    load_part,
+    low_half,
+    prefetch,
+    size_of,
+    store,
+    store_part,
+)
+from .lanes import Sums, add_term
 from .memory import read_tile, write_tile
+from .stream import drain
 
-BLOCK = 8
-"""Registers of a row that are summed plainly before their sum is added to a compensated pair. The
-rounding errors of 16 lanes average out; in columns a lane is an example, and each term is added to
-the pair."""
+WIDE = 2
+"""Registers of a row that are worked on side by side, as one: the formula is one long chain of
+operations that wait for each other, and the processor does not look far enough ahead to fill the
+gaps from the next register alone (8 % slower so). Four at a time would not fit its registers."""
+
+BLOCK = 4 * WIDE
+"""Registers of a row that are summed plainly before their sum is added to a float64 or compensated
+one. The rounding errors of the lanes average out."""
+
+FEW = 4
+"""The same for columns, where each lane is an example and nothing averages out."""
+
+
+LINE = 64
+"""Bytes of a cache line."""
+
+AHEAD = 8192
+"""Bytes from what is loaded to what is asked for at the same time. With nothing asked for, memory
+waits while the exponentials are summed (1.5 times as slow); 2048 is too near (1.1 times)."""
 
 
 class Chunk(NamedTuple):
@@ -48,181 +80,401 @@ class Chunk(NamedTuple):
 class Tile(NamedTuple):
     """Registers to load or store: `full` of them at regular steps, and perhaps one for the tail.
 
-    Register ``v`` lies at ``address + v * step`` if ``v < full``, else at `tail`.
+    Attributes
+    ----------
+    address, step, full
+        Register ``v`` lies at ``address + v * step``.
+    tail, part
+        The register of the tail; it is a whole one if `part` is 0, else only so many lanes.
+    ahead
+        What will be needed next lies so many bytes further (0: that is not known).
     """
 
     address: Any
     step: int
     full: int
     tail: Any
+    part: int
+    ahead: int
 
 
-@register_jitable
-def _at(tile: Tile, v: int) -> int:
-    """The address of a register of a tile."""
-    return tile.address + v * tile.step if v < tile.full else tile.tail
-
-
-@register_jitable
-def _is_direct(t: Any, chunk: Chunk, zero: Any) -> bool:
+@inlined
+def is_direct(t: Any, chunk: Chunk, lane: int, zero: Any) -> bool:
     """Whether registers of a tensor can be loaded or stored where they lie."""
-    return t.direct != 0 and chunk.lanes == lanes_of(zero)
+    return t.plain != 0 and lane == size_of(first_lane(zero)) and chunk.lanes == lanes_of(zero)
 
 
-@register_jitable
-def source(t: Any, start: Any, chunk: Chunk, padding: Any, buffer: Any, zero: Any) -> Tile:
-    """A chunk of an operand: where it lies, or copied to the buffer."""
-    address = start + chunk.first * t.vector
-    tail = buffer + chunk.full * size_of(zero)
-    if chunk.tail != 0:
-        read_tile(t, address + chunk.full * t.vector, chunk.tail, 1, padding, tail)
-    if _is_direct(t, chunk, zero):
-        return Tile(address, t.vector, chunk.full, tail)
-    read_tile(t, address, chunk.lanes, chunk.full, padding, buffer)
-    return Tile(buffer, size_of(zero), chunk.full, tail)
+@inlined
+def tile_of(
+    t: Any, place: Any, chunk: Chunk, lane: int, ahead: int, buffer: Any, zero: Any
+) -> Tile:
+    """A chunk of a tensor: where it lies, or in a buffer (see `fetch` and `put`)."""
+    if is_direct(t, chunk, lane, zero):
+        end = place + chunk.full * t.vector
+        return Tile(place, t.vector, chunk.full, end, chunk.tail, ahead)
+    end = buffer + chunk.full * size_of(zero)
+    return Tile(buffer, size_of(zero), chunk.full, end, 0, 0)
 
 
-@register_jitable
-def target(t: Any, start: Any, chunk: Chunk, buffer: Any, zero: Any) -> Tile:
-    """Where a chunk of an output is to be stored: in place, or in the buffer for `put`."""
-    tail = buffer + chunk.full * size_of(zero)
-    if _is_direct(t, chunk, zero):
-        return Tile(start + chunk.first * t.vector, t.vector, chunk.full, tail)
-    return Tile(buffer, size_of(zero), chunk.full, tail)
+@inlined
+def row_tile(place: Any, full: int, tail: int, zero: Any) -> Tile:
+    """A chunk of a row that lies in memory as it is loaded."""
+    register = size_of(zero)
+    return Tile(place, register, full, place + full * register, tail, AHEAD)
 
 
-@register_jitable
-def put(t: Any, start: Any, chunk: Chunk, buffer: Any, zero: Any) -> None:
-    """Write to memory what `target` left in the buffer."""
-    address = start + chunk.first * t.vector
-    if not _is_direct(t, chunk, zero):
-        write_tile(t, address, chunk.lanes, chunk.full, buffer)
-    if chunk.tail != 0:
-        rest = buffer + chunk.full * size_of(zero)
-        write_tile(t, address + chunk.full * t.vector, chunk.tail, 1, rest)
+@inlined
+def fetch(
+    t: Any, place: Any, chunk: Chunk, lane: int, padding: float, buffer: Any, zero: Any
+) -> None:
+    """Copy a chunk of an operand to its buffer, if it cannot be loaded where it lies."""
+    if not is_direct(t, chunk, lane, zero):
+        read_tile(t, place, lane, chunk.lanes, chunk.full, padding, buffer, zero)
+        if chunk.tail != 0:
+            tail = buffer + chunk.full * size_of(zero)
+            read_tile(t, place + chunk.full * t.vector, lane, chunk.tail, 1, padding, tail, zero)
 
 
-@register_jitable
-def max_of_chunk(x: Tile, tail: int, zero: Any) -> Any:
-    """The maximum in each lane."""
+@inlined
+def put(t: Any, place: Any, chunk: Chunk, lane: int, buffer: Any, zero: Any) -> None:
+    """Copy a chunk of an output from its buffer, if it was not stored where it lies."""
+    if not is_direct(t, chunk, lane, zero):
+        write_tile(t, place, lane, chunk.lanes, chunk.full, buffer, zero)
+        if chunk.tail != 0:
+            tail = buffer + chunk.full * size_of(zero)
+            write_tile(t, place + chunk.full * t.vector, lane, chunk.tail, 1, tail, zero)
+
+
+@inlined
+def _load_tail(tile: Tile, padding: float, zero: Any) -> Any:
+    """The register of the tail, its unused lanes filled."""
+    if tile.part == 0:
+        return load(tile.tail, zero)
+    loaded = load_part(tile.tail, tile.part, zero)
+    return where(lane_numbers(zero) < tile.part, loaded, padding)
+
+
+@inlined
+def _store_tail(tile: Tile, value: Any) -> None:
+    """Store the register of the tail."""
+    if tile.part == 0:
+        store(tile.tail, value)
+    else:
+        store_part(tile.tail, value, tile.part)
+
+
+# ---- the maximum ----------------------------------------------------------------------------
+#
+# A comparison passes over NaN; one test for two registers finds it. Together they take a third of
+# the time of a maximum that propagates NaN. A lane that is NaN already stays so.
+
+
+@inlined
+def _all(x: Any) -> Any:
+    """True in every lane."""
+    return lane_numbers(x) >= constants(x).zero
+
+
+@inlined
+def _larger(a: Any, b: Any) -> Any:
+    """`b` where it is larger than `a`, else `a`."""
+    return where(b > a, b, a)
+
+
+@inlined
+def _max_from(x: Tile, first: int, tail: int, top: Any, zero: Any) -> Any:
+    """The maximum in each lane of `top` and the registers from number `first` on."""
     lowest = zero + constants(zero).lowest
-    a = load(x.tail, zero) if tail != 0 else lowest
-    a = maximum(a, lowest)
+    a = top
     b = lowest
     c = lowest
     d = lowest
-    whole = x.full // 4 * 4
+    nan = zero != zero
+    if tail != 0:
+        b = _load_tail(x, -np.inf, zero)
+        nan = b != b
+        b = _larger(lowest, b)
     # Four chains, because one would wait for its own latency.
-    for v in range(0, whole, 4):
-        a = maximum(a, load(x.address + v * x.step, zero))
-        b = maximum(b, load(x.address + (v + 1) * x.step, zero))
-        c = maximum(c, load(x.address + (v + 2) * x.step, zero))
-        d = maximum(d, load(x.address + (v + 3) * x.step, zero))
+    whole = first + (x.full - first) // 4 * 4
+    for v in range(first, whole, 4):
+        p = load(x.address + v * x.step, zero)
+        q = load(x.address + (v + 1) * x.step, zero)
+        r = load(x.address + (v + 2) * x.step, zero)
+        s = load(x.address + (v + 3) * x.step, zero)
+        a = _larger(a, p)
+        b = _larger(b, q)
+        c = _larger(c, r)
+        d = _larger(d, s)
+        nan = nan | ((p != p) | (q != q)) | ((r != r) | (s != s))
     for v in range(whole, x.full):
-        a = maximum(a, load(x.address + v * x.step, zero))
-    return maximum(maximum(a, b), maximum(c, d))
+        p = load(x.address + v * x.step, zero)
+        a = _larger(a, p)
+        nan = nan | (p != p)
+    return where(nan, np.nan, _larger(a, _larger(_larger(b, c), d)))
 
 
-@register_jitable
-def _from(tile: Any, v: int) -> Any:
-    """What is left of a tile from a full register on, or None."""
-    if tile is None:
-        return None
-    return Tile(tile.address + v * tile.step, tile.step, tile.full - v, tile.tail)
+@inlined
+def max_of_chunk(x: Tile, tail: int, zero: Any) -> Any:
+    """The maximum in each lane, NaN if there is a NaN, at least the lowest finite number."""
+    return _max_from(x, 0, tail, zero + constants(zero).lowest, zero)
 
 
-@register_jitable
-def _tail(tile: Any) -> Any:
-    """The register of the tail as a tile, or None."""
-    if tile is None:
-        return None
-    return Tile(tile.tail, 0, 1, tile.tail)
+# ---- the sums -------------------------------------------------------------------------------
 
 
-@register_jitable
-def _sum_block(
-    x: Tile, labels: Any, e: Any, n: int, used: Any, top: Any, zero: Any, sums: Sums
-) -> Sums:
-    """Add the first `n` full registers of a chunk to the sums; `used` lanes hold classes."""
-    count = sums.count
-    rest = zero
-    dot = zero
-    mass = zero
-    drop = zero
-    for v in range(n):
-        d, exponential = exp_of_class(load(x.address + v * x.step, zero), top)
-        count, rest = add_exp(d, exponential, count, rest)
-        if e is not None:
-            store(e.address + v * e.step, exponential)
-        if labels is not None:
-            label = load(labels.address + v * labels.step, zero)
-            dot, mass = add_label(d, label, dot, mass)
-            drop = add_drop(d, used, drop)
-    rest, rest_low = accumulate(sums.rest, sums.rest_low, rest)
+@inlined
+def _add_up(x: Any) -> Any:
+    """The sum of the registers that are side by side."""
+    return low_half(x) + high_half(x)
+
+
+class _Terms(NamedTuple):
+    """Plain sums of a few registers, before they are added to those of the chunk."""
+
+    rest: Any
+    dot: Any
+    mass: Any
+    drop: Any
+
+
+@inlined
+def _add_register(
+    z: Any, labels: Any, label: Any, used: Any, top: Any, terms: _Terms
+) -> tuple[Any, Any, _Terms]:
+    """Add classes to plain sums; returns which are below the maximum and the exponentials, too."""
+    d, exponential = exp_of_class(z, top)
+    below = is_below(d)
+    rest = add_exp(below, exponential, terms.rest)
     if labels is None:
-        return Sums(count, rest, rest_low, zero, zero, zero, zero, zero, zero)
-    dot, dot_low = accumulate(sums.dot, sums.dot_low, dot)
-    mass, mass_low = accumulate(sums.mass, sums.mass_low, mass)
-    drop, drop_low = accumulate(sums.drop, sums.drop_low, drop)
+        return below, exponential, _Terms(rest, terms.dot, terms.mass, terms.drop)
+    dot, mass = add_label(d, label, terms.dot, terms.mass)
+    return below, exponential, _Terms(rest, dot, mass, add_drop(d, used, terms.drop))
+
+
+@inlined
+def _label(labels: Any, offset: int, like: Any) -> Any:
+    """The labels at an offset of a tile; anything if there are none."""
+    if labels is None:
+        return like
+    place = labels.address + offset
+    for i in range(0, size_of(like), LINE):
+        prefetch(place + (labels.ahead + i))
+    return load(place, like)
+
+
+@inlined
+def _label_of_tail(labels: Any, zero: Any) -> Any:
+    """The labels of the tail; anything if there are none."""
+    if labels is None:
+        return zero
+    return _load_tail(labels, 0.0, zero)
+
+
+@inlined
+def _step(labels: Any) -> int:
+    """From one register of labels to the next."""
+    if labels is None:
+        return 0
+    return labels.step
+
+
+@inlined
+def _add_terms(sums: Sums, count: Any, terms: _Terms, labels: Any) -> Sums:
+    """Add plain sums to those of the chunk; `count` is up to date already."""
+    rest, rest_low = add_term(sums.rest, sums.rest_low, terms.rest)
+    if labels is None:
+        return Sums(
+            count,
+            rest,
+            rest_low,
+            sums.dot,
+            sums.dot_low,
+            sums.mass,
+            sums.mass_low,
+            sums.drop,
+            sums.drop_low,
+        )
+    dot, dot_low = add_term(sums.dot, sums.dot_low, terms.dot)
+    mass, mass_low = add_term(sums.mass, sums.mass_low, terms.mass)
+    drop, drop_low = add_term(sums.drop, sums.drop_low, terms.drop)
     return Sums(count, rest, rest_low, dot, dot_low, mass, mass_low, drop, drop_low)
 
 
-@register_jitable
-def sum_chunk(x: Tile, labels: Any, e: Any, tail: int, top: Any, zero: Any, rows: Any) -> Sums:
-    """The sums of a chunk; without `labels` nothing about them, without `e` nothing is kept."""
-    sums = Sums(zero, zero, zero, zero, zero, zero, zero, zero, zero)
-    used = zero == zero
-    if rows is None:
-        for v in range(x.full):
-            sums = _sum_block(_from(x, v), _from(labels, v), _from(e, v), 1, used, top, zero, sums)
-        return sums
-    whole = x.full // BLOCK * BLOCK
-    for v in range(0, whole, BLOCK):
-        sums = _sum_block(_from(x, v), _from(labels, v), _from(e, v), BLOCK, used, top, zero, sums)
+@inlined
+def _add_column(
+    x: Tile, labels: Any, e: Any, v: int, top: Any, zero: Any, count: Any, terms: _Terms
+) -> tuple[Any, _Terms]:
+    """Add one class of many examples to plain sums."""
+    place = x.address + v * x.step
+    prefetch(place + x.ahead)
+    z = load(place, zero)
+    label = _label(labels, v * _step(labels), zero)
+    below, exponential, terms = _add_register(z, labels, label, _all(zero), top, terms)
+    if e is not None:
+        store(e.address + v * e.step, exponential)
+    return count_top(below, count), terms
+
+
+@inlined
+def sum_columns(x: Tile, labels: Any, e: Any, top: Any, zero: Any, sums: Sums) -> Sums:
+    """Add a chunk to the sums of the examples in the lanes.
+
+    Without `labels` nothing is added about them, without `e` no exponential is kept.
+    """
+    nothing = _Terms(zero, zero, zero, zero)
+    blocks = x.full // FEW * FEW
+    for v in range(0, blocks, FEW):
+        count = sums.count
+        terms = nothing
+        for w in range(FEW):
+            count, terms = _add_column(x, labels, e, v + w, top, zero, count, terms)
+        sums = _add_terms(sums, count, terms, labels)
+    count = sums.count
+    terms = nothing
+    for v in range(blocks, x.full):
+        count, terms = _add_column(x, labels, e, v, top, zero, count, terms)
+    return _add_terms(sums, count, terms, labels)
+
+
+@inlined
+def _add_wide(
+    x: Tile, labels: Any, e: Any, offset: int, top: Any, count: int, terms: _Terms
+) -> tuple[int, _Terms]:
+    """Add the registers side by side at an offset of a row to plain sums."""
+    z = load(x.address + offset, top)
+    label = _label(labels, offset, top)
+    below, exponential, terms = _add_register(z, labels, label, _all(top), top, terms)
+    if e is not None:
+        store(e.address + offset, exponential)
+    return count + lanes_of(top) - count_lanes(below), terms
+
+
+@inlined
+def _narrow(terms: _Terms) -> _Terms:
+    """The plain sums of registers side by side added up."""
+    return _Terms(_add_up(terms.rest), _add_up(terms.dot), _add_up(terms.mass), _add_up(terms.drop))
+
+
+@inlined
+def sum_row(
+    x: Tile,
+    following: Tile,
+    following_tail: int,
+    labels: Any,
+    e: Any,
+    tail: int,
+    top: Any,
+    stage: Any,
+    zero: Any,
+    sums: Sums,
+) -> tuple[Sums, Any]:
+    """Add a chunk of a row to its sums, and find the maximum of the chunk that follows.
+
+    While this chunk is computed, the other comes from memory; it must not be shorter. Meanwhile the `stage`, if there is one, is emptied. Without `labels` nothing is added about them, without `e` no
+    exponential is kept.
+    """
+    wide_zero = join(zero, zero)
+    wide_top = join(top, top)
+    nothing = _Terms(wide_zero, wide_zero, wide_zero, wide_zero)
+    register = size_of(zero)
+    a = zero + constants(zero).lowest
+    b = a
+    nan = zero != zero
+    count = sums.count
+    blocks = x.full // BLOCK * BLOCK
+    for v in range(0, blocks, BLOCK):
+        terms = nothing
+        for w in range(0, BLOCK, WIDE):
+            offset = (v + w) * register
+            count, terms = _add_wide(x, labels, e, offset, wide_top, count, terms)
+            prefetch(following.address + (offset + following.ahead))
+            prefetch(following.address + (offset + register + following.ahead))
+            p = load(following.address + offset, zero)
+            q = load(following.address + (offset + register), zero)
+            a = _larger(a, p)
+            b = _larger(b, q)
+            nan = nan | ((p != p) | (q != q))
+        sums = _add_terms(sums, count, _narrow(terms), labels)
+        if stage is not None:
+            drain(stage, BLOCK)
+    # What is left is less than a block.
+    terms = nothing
+    whole = x.full // WIDE * WIDE
+    for v in range(blocks, whole, WIDE):
+        count, terms = _add_wide(x, labels, e, v * register, wide_top, count, terms)
+    terms = _narrow(terms)
     if whole < x.full:
-        n = x.full - whole
-        x_rest = _from(x, whole)
-        sums = _sum_block(x_rest, _from(labels, whole), _from(e, whole), n, used, top, zero, sums)
+        z = load(x.address + whole * register, zero)
+        label = _label(labels, whole * register, zero)
+        below, exponential, terms = _add_register(z, labels, label, _all(zero), top, terms)
+        count += lanes_of(zero) - count_lanes(below)
+        if e is not None:
+            store(e.address + whole * register, exponential)
     if tail != 0:
-        # The other lanes are padded with -inf, which adds nothing to any sum but this one.
+        # The other lanes are padded with -inf, which adds nothing to any sum but `drop`.
+        z = _load_tail(x, -np.inf, zero)
+        label = _label_of_tail(labels, zero)
         used = lane_numbers(zero) < tail
-        sums = _sum_block(_tail(x), _tail(labels), _tail(e), 1, used, top, zero, sums)
-    return sums
+        below, exponential, terms = _add_register(z, labels, label, used, top, terms)
+        count += lanes_of(zero) - count_lanes(below)
+        if e is not None:
+            store(e.tail, exponential)
+    sums = _add_terms(sums, count, terms, labels)
+    start = where(nan, np.nan, _larger(a, b))
+    return sums, _max_from(following, blocks, following_tail, start, zero)
 
 
-@register_jitable
-def exp_of_chunk(x: Tile, e: Tile, n: int, top: Any, zero: Any) -> None:
+# ---- the gradient ---------------------------------------------------------------------------
+
+
+@inlined
+def exp_of_chunk(x: Tile, e: Tile, tail: int, top: Any, zero: Any) -> None:
     """The exponentials of a chunk against a maximum that is known."""
-    for v in range(n):
-        store(_at(e, v), exp_of_class(load(_at(x, v), zero), top)[1])
+    for v in range(x.full):
+        store(e.address + v * e.step, exp_of_class(load(x.address + v * x.step, zero), top)[1])
+    if tail != 0:
+        _store_tail(e, exp_of_class(_load_tail(x, 0.0, zero), top)[1])
 
 
-@register_jitable
-def scale_chunk(e: Tile, n: int, factor: Any, zero: Any) -> None:
+@inlined
+def scale_chunk(e: Tile, tail: int, factor: Any, zero: Any) -> None:
     """Multiply exponentials by a factor."""
-    for v in range(n):
-        store(_at(e, v), load(_at(e, v), zero) * factor)
+    for v in range(e.full):
+        store(e.address + v * e.step, load(e.address + v * e.step, zero) * factor)
+    if tail != 0:
+        store(e.tail, load(e.tail, zero) * factor)
 
 
-@register_jitable
+@inlined
+def _gradient(p: Any, e: Any, labels: Any, label: Any, to_probability: Any, scale: Any) -> Any:
+    """The gradient by the logits of one register."""
+    if labels is None:
+        return sparse_gradient(e, to_probability, scale)
+    return dense_gradient(e, to_probability, smooth(label, p.keep_label, p.uniform), scale)
+
+
+@inlined
 def gradient_of_chunk(
-    p: Any, e: Tile, labels: Any, out: Tile, n: int, to_probability: Any, scale: Any, zero: Any
+    p: Any, e: Tile, labels: Any, out: Tile, tail: int, to_probability: Any, scale: Any, zero: Any
 ) -> None:
     """The gradient by the logits of a chunk, from its exponentials."""
-    for v in range(n):
-        exponential = load(_at(e, v), zero)
-        if labels is None:
-            gradient = sparse_gradient(exponential, to_probability, scale)
-        else:
-            label = smooth(load(_at(labels, v), zero), p.keep_label, p.uniform)
-            gradient = dense_gradient(exponential, to_probability, label, scale)
-        store(_at(out, v), gradient)
+    for v in range(e.full):
+        label = _label(labels, v * _step(labels), zero)
+        exponential = load(e.address + v * e.step, zero)
+        gradient = _gradient(p, exponential, labels, label, to_probability, scale)
+        store(out.address + v * out.step, gradient)
+    if tail != 0:
+        label = _label_of_tail(labels, zero)
+        _store_tail(out, _gradient(p, load(e.tail, zero), labels, label, to_probability, scale))
 
 
-@register_jitable
+@inlined
 def label_gradient_of_chunk(
-    x: Tile, out: Tile, n: int, top: Any, log_sum: Any, scale: Any, zero: Any
+    x: Tile, out: Tile, tail: int, top: Any, log_sum: Any, scale: Any, zero: Any
 ) -> None:
     """The gradient by the labels of a chunk, from its logits."""
-    for v in range(n):
-        store(_at(out, v), label_gradient(load(_at(x, v), zero), top, log_sum, scale))
+    for v in range(x.full):
+        z = load(x.address + v * x.step, zero)
+        store(out.address + v * out.step, label_gradient(z, top, log_sum, scale))
+    if tail != 0:
+        _store_tail(out, label_gradient(_load_tail(x, 0.0, zero), top, log_sum, scale))

@@ -14,6 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from numba.extending import register_jitable
+
+inlined = register_jitable(forceinline=True)
+"""Decorates what kernels call with registers or tuples of them: to pass those through memory takes
+longer than most of what is done with them."""
 
 
 @functools.cache

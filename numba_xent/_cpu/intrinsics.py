@@ -10,6 +10,7 @@ one through a null pointer, which cannot happen, and drops the code.
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -62,16 +63,26 @@ def pointer(typingctx: Any, address: Any) -> Any:
     return _POINTER(types.int64), codegen
 
 
+@intrinsic
+def address_of(typingctx: Any, place: Any) -> Any:
+    """The address of a place, as an integer."""
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        return builder.ptrtoint(args[0], _INT64)
+
+    return types.int64(place), codegen
+
+
 @intrinsic(prefer_literal=True)
-def zeros(typingctx: Any, dtype: Any) -> Any:
-    """A register of zeros of the compute dtype, given by its name."""
+def zeros(typingctx: Any, dtype: Any, registers: Any) -> Any:
+    """Zeros of the compute dtype, given by its name, in one register or several as one."""
     name = dtype.literal_value
-    result = Vector(getattr(types, name), LANES[name])
+    result = Vector(getattr(types, name), LANES[name] * registers.literal_value)
 
     def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
         return ir.Constant(context.get_value_type(result), [0.0] * result.lanes)
 
-    return result(dtype), codegen
+    return result(dtype, registers), codegen
 
 
 @intrinsic
@@ -97,12 +108,10 @@ def spread(typingctx: Any, x: Any, like: Any) -> Any:
     return like(x, like), codegen
 
 
-def _halves(builder: Any, x: Any, lanes: int) -> tuple[Any, Any]:
-    def pick(indices: range) -> Any:
-        mask = ir.Constant(ir.VectorType(_INT32, len(indices)), list(indices))
-        return builder.shuffle_vector(x, x, mask)
-
-    return pick(range(lanes // 2)), pick(range(lanes // 2, lanes))
+def shuffled(builder: Any, a: Any, b: Any, indices: Sequence[int]) -> Any:
+    """The elements of two vectors, numbered through, that the indices name."""
+    mask = ir.Constant(ir.VectorType(_INT32, len(indices)), list(indices))
+    return builder.shuffle_vector(a, b, mask)
 
 
 @intrinsic
@@ -110,7 +119,7 @@ def low_half(typingctx: Any, x: Any) -> Any:
     """The first half of the lanes."""
 
     def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
-        return _halves(builder, args[0], x.lanes)[0]
+        return shuffled(builder, args[0], args[0], range(x.lanes // 2))
 
     return Vector(x.dtype, x.lanes // 2)(x), codegen
 
@@ -120,9 +129,39 @@ def high_half(typingctx: Any, x: Any) -> Any:
     """The second half of the lanes."""
 
     def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
-        return _halves(builder, args[0], x.lanes)[1]
+        return shuffled(builder, args[0], args[0], range(x.lanes // 2, x.lanes))
 
     return Vector(x.dtype, x.lanes // 2)(x), codegen
+
+
+@intrinsic
+def join(typingctx: Any, a: Any, b: Any) -> Any:
+    """The lanes of two registers in one of twice the length."""
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        return shuffled(builder, args[0], args[1], range(2 * a.lanes))
+
+    return Vector(a.dtype, 2 * a.lanes)(a, b), codegen
+
+
+@intrinsic
+def evens(typingctx: Any, a: Any, b: Any) -> Any:
+    """Every second lane of two registers, from the first on."""
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        return shuffled(builder, args[0], args[1], range(0, 2 * a.lanes, 2))
+
+    return a(a, b), codegen
+
+
+@intrinsic
+def odds(typingctx: Any, a: Any, b: Any) -> Any:
+    """Every second lane of two registers, from the second on."""
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        return shuffled(builder, args[0], args[1], range(1, 2 * a.lanes, 2))
+
+    return a(a, b), codegen
 
 
 @intrinsic
@@ -149,6 +188,21 @@ def any_lane(typingctx: Any, mask: Any) -> Any:
 
 
 @intrinsic
+def count_lanes(typingctx: Any, mask: Any) -> Any:
+    """In how many lanes a condition holds."""
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        word = builder.bitcast(args[0], ir.IntType(mask.lanes))
+        return _extended(builder, builder.ctpop(word))
+
+    return types.int64(mask), codegen
+
+
+def _extended(builder: Any, word: Any) -> Any:
+    return builder.zext(word, _INT64) if word.type.width < 64 else word
+
+
+@intrinsic
 def load(typingctx: Any, place: Any, like: Any) -> Any:
     """What lies at a place, as the type of `like`: a number or a register."""
 
@@ -170,7 +224,85 @@ def store(typingctx: Any, place: Any, value: Any) -> Any:
     return types.void(place, value), codegen
 
 
-def _convert(context: Any, builder: Any, value: Any, source: Any, want: Any) -> Any:
+def _first_lanes(builder: Any, n: Any, lanes: int) -> Any:
+    """A mask of the first `n` lanes."""
+    numbers = ir.Constant(ir.VectorType(_INT32, lanes), list(range(lanes)))
+    return builder.icmp_signed("<", numbers, splat(builder, builder.trunc(n, _INT32), lanes))
+
+
+def _call_masked(builder: Any, verb: str, like: Any, result: Any, args: Sequence[Any]) -> Any:
+    """Call LLVM's masked load or store, which touches memory only where the mask is set."""
+    name = f"llvm.masked.{verb}.v{like.lanes}f{like.dtype.bitwidth}.p0"
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(result, [arg.type for arg in args]), name
+    )
+    return builder.call(function, args)
+
+
+@intrinsic
+def load_part(typingctx: Any, place: Any, n: Any, like: Any) -> Any:
+    """The first `n` lanes of the register that lies at a place, and zeros; no more is read."""
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        ty = context.get_value_type(like)
+        memory = builder.bitcast(args[0], ty.as_pointer())
+        mask = _first_lanes(builder, args[1], like.lanes)
+        others = ir.Constant(ty, [0.0] * like.lanes)
+        return _call_masked(builder, "load", like, ty, [memory, mask, others])
+
+    return like(place, types.int64, like), codegen
+
+
+@intrinsic
+def store_part(typingctx: Any, place: Any, value: Any, n: Any) -> Any:
+    """Put the first `n` lanes of a register at a place; no more is written."""
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        memory = builder.bitcast(args[0], args[1].type.as_pointer())
+        mask = _first_lanes(builder, args[2], value.lanes)
+        _call_masked(builder, "store", value, ir.VoidType(), [args[1], memory, mask])
+
+    return types.void(place, value, types.int64), codegen
+
+
+@intrinsic
+def store_streaming(typingctx: Any, place: Any, value: Any) -> Any:
+    """Put a register at a place aligned to its size, past the caches; `fence` must follow."""
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        memory = builder.bitcast(args[0], args[1].type.as_pointer())
+        instruction = builder.store(args[1], memory, align=value.lanes * value.dtype.bitwidth // 8)
+        instruction.set_metadata("nontemporal", builder.module.add_metadata([_INT32(1)]))
+
+    return types.void(place, value), codegen
+
+
+@intrinsic
+def fence(typingctx: Any) -> Any:
+    """Make streaming stores visible to other threads before what comes after."""
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        builder.fence("seq_cst")
+
+    return types.void(), codegen
+
+
+@intrinsic
+def prefetch(typingctx: Any, place: Any) -> Any:
+    """Ask for a cache line that will be read soon; any address will do."""
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        kinds = [args[0].type, _INT32, _INT32, _INT32]
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), kinds), "llvm.prefetch.p0"
+        )
+        read, keep_in_all_caches, data = _INT32(0), _INT32(3), _INT32(1)
+        builder.call(function, [args[0], read, keep_in_all_caches, data])
+
+    return types.void(place), codegen
+
+
+def converted(context: Any, builder: Any, value: Any, source: Any, want: Any) -> Any:
     """A number or vector converted to the dtype of `want`, which has as many lanes."""
     a, b = dtype_of(source), dtype_of(want)
     ty = context.get_value_type(want)
@@ -193,7 +325,7 @@ def load_as(typingctx: Any, place: Any, stored: Any, like: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
         memory = builder.bitcast(args[0], context.get_value_type(source).as_pointer())
         value = builder.load(memory, align=stored.bitwidth // 8)
-        return _convert(context, builder, value, source, like)
+        return converted(context, builder, value, source, like)
 
     return like(place, stored, like), codegen
 
@@ -204,9 +336,9 @@ def store_as(typingctx: Any, place: Any, value: Any, stored: Any) -> Any:
     target = with_dtype(value, stored)
 
     def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
-        converted = _convert(context, builder, args[1], value, target)
-        memory = builder.bitcast(args[0], converted.type.as_pointer())
-        builder.store(converted, memory, align=stored.bitwidth // 8)
+        number = converted(context, builder, args[1], value, target)
+        memory = builder.bitcast(args[0], number.type.as_pointer())
+        builder.store(number, memory, align=stored.bitwidth // 8)
 
     return types.void(place, value, stored), codegen
 
@@ -217,7 +349,7 @@ def convert(typingctx: Any, x: Any, like: Any) -> Any:
     result = with_dtype(x, dtype_of(like))
 
     def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
-        return _convert(context, builder, args[0], x, result)
+        return converted(context, builder, args[0], x, result)
 
     return result(x, like), codegen
 

@@ -13,78 +13,101 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba.extending import register_jitable
 
-from .._math.compensated import accumulate
+from .._math.compensated import accumulate, total_of
 from .._math.primitives import widen
-from .compile import compile_kernel, digest
-from .intrinsics import lanes_of, pointer, zeros
-from .lanes import each, total_of_lanes
-from .schedule import (
-    examples_in,
-    lay_out,
-    read_examples,
-    read_labels,
-    solve,
-    workspace_size,
-)
+from .compile import compile_kernel, digest, inlined
+from .intrinsics import lanes_of, load, pointer, size_of, store, zeros
+from .lanes import total_of_lanes
+from .memory import read_indices
+from .schedule import lay_out, read_numbers, solve, workspace_size
+from .stream import close_stage, open_stage
+from .vector import REGISTERS
 
 Kernel = Callable[[np.ndarray[Any, Any]], tuple[int, float]]
 
+LABELS = 512
+"""Sparse labels that are checked at a time."""
 
-@register_jitable
-def _units_of(p: Any, task: int) -> tuple[int, int]:
-    """The first unit of a task, and the first of the next."""
-    units = p.outer * p.units
-    return units * task // p.tasks, units * (task + 1) // p.tasks
+SUMMED = 4096
+"""Losses that are summed one after the other; the sums are then added up in their order."""
+
+_I64 = np.int64(0)
 
 
-@register_jitable
-def _labels_out_of_range(problem: Any, task: int, zero: Any, rows: Any) -> int:
-    """How many labels of a task's units are not classes."""
+@inlined
+def _share(amount: int, task: int, tasks: int) -> tuple[int, int]:
+    """The first thing of a task, and the first of the next."""
+    return amount * task // tasks, amount * (task + 1) // tasks
+
+
+@inlined
+def _blocks(p: Any, size: int) -> int:
+    """How many blocks of examples there are for each outer index."""
+    return (p.inner + size - 1) // size
+
+
+@inlined
+def _labels_out_of_range(problem: Any, task: int) -> int:
+    """How many labels of a task's share are not classes."""
     p = problem[0]
-    first, last = _units_of(p, task)
-    labels = np.empty(lanes_of(zero), np.int64)
+    blocks = _blocks(p, LABELS)
+    first, last = _share(p.outer * blocks, task, p.tasks)
+    buffer = np.empty(LABELS, np.int64)
     bad = 0
-    for unit in range(first, last):
-        o, u = unit // p.units, unit % p.units
-        count = examples_in(p, u, zero, rows)
-        read_labels(p, o, u, count, pointer(labels.ctypes.data))
+    for block in range(first, last):
+        begin = block % blocks * LABELS
+        count = min(LABELS, p.inner - begin)
+        place = pointer(p.labels.address)
+        place = place + (block // blocks * p.labels.outer + begin * p.labels.example)
+        if p.labels.plain == 0 or p.labels.example != size_of(_I64):
+            copy = pointer(buffer.ctypes.data)
+            read_indices(p.labels, place, count, copy)
+            place = copy
         for i in range(count):
-            if labels[i] < 0 or labels[i] >= p.classes:
-                bad += 1
+            label = load(place + i * size_of(_I64), _I64)
+            bad += (label < 0) | (label >= p.classes)
+    buffer[0] = 0  # only its address has been used: this keeps it alive until here
     return bad
 
 
-@register_jitable
+@inlined
 def _solve_task(problem: Any, task: int, zero: Any, dense: Any, gradient: Any, rows: Any) -> None:
     """Solve the units of a task one after the other, with scratch memory of their own."""
     p = problem[0]
-    first, last = _units_of(p, task)
+    first, last = _share(p.outer * p.units, task, p.tasks)
     scratch = np.empty(workspace_size(p, zero, gradient), np.uint8)
     work = lay_out(p, scratch.ctypes.data, zero, gradient)
+    open_stage(work.stage)
+    store(work.known, np.int64(-1))
     for unit in range(first, last):
-        solve(p, unit // p.units, unit % p.units, work, zero, dense, gradient, rows)
-    scratch[0] = 0  # only its address has been used: this keeps it alive until here
-
-
-@register_jitable
-def _weighted_sum(problem: Any, zero: Any, rows: Any) -> float:
-    """The sum of ``loss * weight`` over all examples in their order, if it is wanted."""
-    p = problem[0]
-    if p.raw == 0:
-        return 0.0
-    scratch = np.empty(workspace_size(p, zero, None), np.uint8)
-    work = lay_out(p, scratch.ctypes.data, zero, None)
-    high = each(rows, widen(zero))
-    low = high
-    for unit in range(p.outer * p.units):
-        o, u = unit // p.units, unit % p.units
-        count = examples_in(p, u, zero, rows)
-        loss = each(rows, widen(read_examples(p.losses, o, u, count, work, zero)))
-        weight = each(rows, widen(read_examples(p.weights, o, u, count, work, zero)))
-        high, low = accumulate(high, low, loss * weight)
+        solve(p, unit, last, work, zero, dense, gradient, rows)
+    if p.d_logits.stream != 0:
+        close_stage(work.stage)
     scratch[0] = 0
+
+
+@inlined
+def _sum_of_block(problem: Any, block: int, zero: Any) -> tuple[float, float]:
+    """The sum of ``loss * weight`` over a block of examples in their order, as a pair."""
+    p = problem[0]
+    blocks = _blocks(p, SUMMED)
+    o, begin = block // blocks, block % blocks * SUMMED
+    slot = np.empty(2 * size_of(zero), np.uint8)
+    buffer = pointer(slot.ctypes.data)
+    losses = pointer(p.losses.address) + (o * p.losses.outer + begin * p.losses.example)
+    weights = pointer(p.weights.address) + (o * p.weights.outer + begin * p.weights.example)
+    high = widen(zero)
+    low = high
+    lanes = lanes_of(zero)
+    for i in range(0, min(SUMMED, p.inner - begin), lanes):
+        count = min(lanes, p.inner - begin - i)
+        term = read_numbers(p.losses, losses + i * p.losses.example, count, buffer, zero)
+        if p.weights.address != 0:
+            place = weights + i * p.weights.example
+            term = term * read_numbers(p.weights, place, count, buffer, zero)
+        high, low = accumulate(high, low, term)
+    slot[0] = 0
     return total_of_lanes(high, low)
 
 
@@ -95,20 +118,34 @@ def _make(
     has_dense = True if dense else None
     has_gradient = True if gradient else None
     has_rows = True if rows else None
+    registers = 1 if rows else REGISTERS
 
     # Inside a prange loop only arrays and integers come from outside; closures are constants.
     def kernel(problem: np.ndarray[Any, Any]) -> tuple[int, float]:
         _ = source
-        tasks = problem[0].tasks
+        p = problem[0]
+        tasks = p.tasks
         bad = 0
         if not dense:
             for task in numba.prange(tasks):
-                bad += _labels_out_of_range(problem, task, zeros(compute), has_rows)
+                bad += _labels_out_of_range(problem, task)
             if bad > 0:
                 return bad, 0.0
         for task in numba.prange(tasks):
-            _solve_task(problem, task, zeros(compute), has_dense, has_gradient, has_rows)
-        return bad, _weighted_sum(problem, zeros(compute), has_rows)
+            _solve_task(problem, task, zeros(compute, registers), has_dense, has_gradient, has_rows)
+        if p.raw == 0:
+            return bad, 0.0
+        sums = np.empty((p.outer * _blocks(p, SUMMED), 2))
+        for block in numba.prange(len(sums)):
+            sums[block, 0], sums[block, 1] = _sum_of_block(
+                problem, block, zeros(compute, registers)
+            )
+        high = 0.0
+        low = 0.0
+        for block in range(len(sums)):
+            high, low = accumulate(high, low, sums[block, 0])
+            low += sums[block, 1]
+        return bad, total_of(high, low)
 
     return kernel
 

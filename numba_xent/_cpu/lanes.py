@@ -1,7 +1,9 @@
-"""From the lanes of registers to the states of examples.
+"""From the lanes of registers to the states of examples, one example in each lane.
 
-For rows the lanes hold different classes of one example, and merge; for columns each lane is an
-example. Where a function takes `rows`, it is None for columns, and Numba compiles one side only.
+For columns the lanes are examples already. For rows they hold different classes of one example:
+what is known of each example is left in memory, one register for each, and then added up for all
+examples of the unit at once. Where a function takes `rows`, it is None for columns, and Numba
+compiles one side only.
 """
 
 from __future__ import annotations
@@ -10,93 +12,35 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba.core import types
-from numba.extending import overload, register_jitable
+from numba.extending import overload
 
-from .._math.compensated import add_pairs, total_of
+from .._math.compensated import accumulate, add_pairs
 from .._math.constants import constants
 from .._math.cross_entropy import State
 from .._math.primitives import maximum, where, widen
-from .intrinsics import first_lane, high_half, low_half, spread
-from .vector import Vector
+from .compile import inlined
+from .intrinsics import (
+    evens,
+    first_lane,
+    high_half,
+    join,
+    lanes_of,
+    load,
+    low_half,
+    odds,
+    size_of,
+    store,
+)
 
-
-def _sum_lanes(high: Any, low: Any) -> Any:
-    """The float64 pair that the lanes of a pair of registers add up to, as a fixed tree."""
-    raise NotImplementedError
-
-
-def _tree(high: Any, low: Any) -> Any:
-    """Like `_sum_lanes`, for float64 registers."""
-    raise NotImplementedError
-
-
-@overload(_tree, strict=False)
-def _tree_overload(high: Any, low: Any) -> Any:
-    if not isinstance(high, Vector):
-        return lambda high, low: (high, low)
-    if high.lanes == 1:
-        return lambda high, low: (first_lane(high), first_lane(low))
-
-    def halve(high: Any, low: Any) -> Any:
-        h, c = add_pairs(low_half(high), low_half(low), high_half(high), high_half(low))
-        return _tree(h, c)
-
-    return halve
-
-
-def _add_up(x: Any) -> Any:
-    """The sum of the lanes of a register, as a fixed tree."""
-    raise NotImplementedError
-
-
-@overload(_add_up, strict=False)
-def _add_up_overload(x: Any) -> Any:
-    if x.lanes == 1:
-        return lambda x: first_lane(x)
-    return lambda x: _add_up(low_half(x) + high_half(x))
-
-
-def _largest(x: Any) -> Any:
-    """The maximum of the lanes of a register."""
-    raise NotImplementedError
-
-
-@overload(_largest, strict=False)
-def _largest_overload(x: Any) -> Any:
-    if x.lanes == 1:
-        return lambda x: first_lane(x)
-    return lambda x: _largest(maximum(low_half(x), high_half(x)))
-
-
-@register_jitable
-def total_of_lanes(high: Any, low: Any) -> float:
-    """The sum of float64 pairs: those in the lanes of two registers, or just one."""
-    total, lost = _tree(high, low)
-    return total_of(total, lost)
-
-
-@overload(_sum_lanes, strict=False)
-def _sum_lanes_overload(high: Any, low: Any) -> Any:
-    # The pairs of float32 fit into float64, where adding 16 of them loses nothing that matters.
-    if high.dtype is types.float32:
-        return lambda high, low: (_add_up(total_of(widen(high), widen(low))), 0.0)
-    return lambda high, low: _tree(high, low)
-
-
-def _widen_pair(high: Any, low: Any) -> Any:
-    """A pair of registers as a pair of float64 registers."""
-    raise NotImplementedError
-
-
-@overload(_widen_pair, strict=False)
-def _widen_pair_overload(high: Any, low: Any) -> Any:
-    if high.dtype is types.float32:
-        return lambda high, low: (total_of(widen(high), widen(low)), widen(low) * 0.0)
-    return lambda high, low: (high, low)
+_F64 = np.float64(0)
 
 
 class Sums(NamedTuple):
-    """The sums of a chunk in the lanes of registers; ``rest`` and ``drop`` are scaled."""
+    """The sums of a chunk in the lanes of registers; ``rest`` and ``drop`` are scaled.
+
+    They are float64; those of float32 terms need no low parts, and have zeros. The count is one
+    integer for rows, and of the compute dtype for columns.
+    """
 
     count: Any
     rest: Any
@@ -109,60 +53,191 @@ class Sums(NamedTuple):
     drop_low: Any
 
 
-@register_jitable
-def each(rows: Any, x: Any) -> Any:
-    """The numbers of the unit's examples, from a register that holds one in each lane."""
-    if rows is None:
-        return x
-    return first_lane(x)
+@inlined
+def no_sums(count: Any, zero: Any) -> Sums:
+    """The sums of no classes; `count` is 0."""
+    nothing = widen(zero)
+    return Sums(count, nothing, nothing, nothing, nothing, nothing, nothing, nothing, nothing)
 
 
-@register_jitable
-def share_top(rows: Any, top: Any) -> Any:
-    """The maximum that the exponentials stand against: of all lanes, or of each."""
-    if rows is None:
-        return top
-    return spread(widen(_largest(top)), top)
+def add_term(high: Any, low: Any, term: Any) -> Any:
+    """Add a register of the compute dtype to a sum, and lose nothing that matters."""
+    raise NotImplementedError
 
 
-@register_jitable
-def _add_lanes(rows: Any, high: Any, low: Any) -> Any:
-    """The float64 pairs of the unit's examples."""
-    if rows is None:
-        return _widen_pair(high, low)
-    return _sum_lanes(high, low)
+@overload(add_term, strict=False)
+def _add_term(high: Any, low: Any, term: Any) -> Any:
+    if term.dtype is types.float32:
+        return lambda high, low, term: (high + widen(term), low)
+    return lambda high, low, term: accumulate(high, low, term)
 
 
-@register_jitable
-def to_state(rows: Any, top: Any, sums: Sums, size: int, dense: Any) -> State:
-    """The state (or states) that the lanes stand for, of `size` classes each.
+# ---- across the lanes of each example, for all examples of a unit ---------------------------
+#
+# The registers of two examples become one whose halves belong to one example each, by joining
+# neighbouring lanes; after log2(lanes) rounds each lane is an example. What lies in the registers
+# of examples that there are not stays in their lanes.
 
-    Without one label per class (`dense` is None) there is nothing to sum over labels.
-    """
+_EIGHT = np.int64(8)  # float64 numbers of a register
+_HALF_FIELD = np.int64(512)
+FIELD_SIZE = 2 * 512
+"""Bytes of the memory where a sum of all examples is left: two times eight registers."""
+
+
+@inlined
+def largest_of_examples(place: Any, zero: Any) -> Any:
+    """The maximum of each example, from one register for each; they are used up."""
+    n = lanes_of(zero)
+    size = size_of(zero)
+    while n > 1:
+        n //= 2
+        for i in range(n):
+            a = load(place + 2 * i * size, zero)
+            b = load(place + (2 * i + 1) * size, zero)
+            store(place + i * size, maximum(evens(a, b), odds(a, b)))
+    return load(place, zero)
+
+
+@inlined
+def _fold(place: Any, like: Any) -> Any:
+    """The sums of the lanes of eight float64 registers."""
+    n = _EIGHT
+    size = size_of(like)
+    while n > 1:
+        n //= 2
+        for i in range(n):
+            a = load(place + 2 * i * size, like)
+            b = load(place + (2 * i + 1) * size, like)
+            store(place + i * size, evens(a, b) + odds(a, b))
+    return load(place, like)
+
+
+@inlined
+def _fold_pairs(place: Any, like: Any) -> Any:
+    """Like `_fold`, for pairs; the low parts lie behind the eight registers."""
+    n = _EIGHT
+    size = size_of(like)
+    lows = place + _HALF_FIELD
+    while n > 1:
+        n //= 2
+        for i in range(n):
+            a = load(place + 2 * i * size, like)
+            b = load(place + (2 * i + 1) * size, like)
+            a_low = load(lows + 2 * i * size, like)
+            b_low = load(lows + (2 * i + 1) * size, like)
+            high, low = add_pairs(evens(a, b), evens(a_low, b_low), odds(a, b), odds(a_low, b_low))
+            store(place + i * size, high)
+            store(lows + i * size, low)
+    return load(place, like), load(lows, like)
+
+
+def _leave(place: Any, r: int, high: Any, low: Any, zero: Any) -> None:
+    """Leave a sum of example `r` in memory."""
+    raise NotImplementedError
+
+
+@overload(_leave, strict=False)
+def _leave_overload(place: Any, r: int, high: Any, low: Any, zero: Any) -> Any:
+    if zero.dtype is types.float32:
+
+        def leave(place: Any, r: int, high: Any, low: Any, zero: Any) -> None:
+            store(place + r * size_of(zero), low_half(high) + high_half(high))
+
+    else:
+
+        def leave(place: Any, r: int, high: Any, low: Any, zero: Any) -> None:
+            store(place + r * size_of(zero), high)
+            store(place + (_HALF_FIELD + r * size_of(zero)), low)
+
+    return leave
+
+
+def _gather(place: Any, zero: Any) -> Any:
+    """The sums that `_leave` left, as a pair of registers."""
+    raise NotImplementedError
+
+
+@overload(_gather, strict=False)
+def _gather_overload(place: Any, zero: Any) -> Any:
+    if zero.dtype is types.float32:
+
+        def gather(place: Any, zero: Any) -> Any:
+            like = low_half(widen(zero))
+            total = join(_fold(place, like), _fold(place + _HALF_FIELD, like))
+            return total, widen(zero)
+
+    else:
+
+        def gather(place: Any, zero: Any) -> Any:
+            return _fold_pairs(place, zero)
+
+    return gather
+
+
+@inlined
+def leave_sums(place: Any, r: int, sums: Sums, zero: Any, dense: Any) -> None:
+    """Leave the sums of example `r` in memory, until those of all examples are there."""
+    store(place + r * size_of(_F64), np.float64(sums.count))
+    _leave(place + FIELD_SIZE, r, sums.rest, sums.rest_low, zero)
+    if dense is not None:
+        _leave(place + 2 * FIELD_SIZE, r, sums.dot, sums.dot_low, zero)
+        _leave(place + 3 * FIELD_SIZE, r, sums.mass, sums.mass_low, zero)
+        _leave(place + 4 * FIELD_SIZE, r, sums.drop, sums.drop_low, zero)
+
+
+@inlined
+def gather_sums(place: Any, zero: Any, dense: Any) -> Sums:
+    """The sums of all examples, from what was left in memory."""
+    nothing = widen(zero)
+    count = load(place, nothing)
+    rest, rest_low = _gather(place + FIELD_SIZE, zero)
+    if dense is None:
+        return Sums(count, rest, rest_low, nothing, nothing, nothing, nothing, nothing, nothing)
+    dot, dot_low = _gather(place + 2 * FIELD_SIZE, zero)
+    mass, mass_low = _gather(place + 3 * FIELD_SIZE, zero)
+    drop, drop_low = _gather(place + 4 * FIELD_SIZE, zero)
+    return Sums(count, rest, rest_low, dot, dot_low, mass, mass_low, drop, drop_low)
+
+
+@inlined
+def to_state(top: Any, sums: Sums, size: int) -> State:
+    """The states that the lanes stand for, of `size` classes each."""
     c = constants(top)
     scale, unscale = widen(c.scale_down), widen(c.scale_up)
-    nothing = where(top == top, c.zero, c.zero)
-    count, _ = _add_lanes(rows, sums.count, nothing)
-    rest, rest_low = _add_lanes(rows, sums.rest, sums.rest_low)
-    highest = each(rows, widen(top))
-    if dense is None:
-        none = where(count == count, 0.0, 0.0)
-        return State(
-            highest, count, rest * scale, rest_low * scale, none, none, none, none, none, none, none
-        )
-    dot, dot_low = _add_lanes(rows, sums.dot, sums.dot_low)
-    mass, mass_low = _add_lanes(rows, sums.mass, sums.mass_low)
-    drop, drop_low = _add_lanes(rows, sums.drop, sums.drop_low)
+    count = widen(sums.count)
     return State(
-        highest,
+        widen(top),
         count,
-        rest * scale,
-        rest_low * scale,
-        dot,
-        dot_low,
-        mass,
-        mass_low,
-        drop * unscale,
-        drop_low * unscale,
+        sums.rest * scale,
+        sums.rest_low * scale,
+        sums.dot,
+        sums.dot_low,
+        sums.mass,
+        sums.mass_low,
+        sums.drop * unscale,
+        sums.drop_low * unscale,
         where(count == count, np.float64(size), 0.0),
     )
+
+
+def _tree(high: Any, low: Any) -> Any:
+    """The float64 pair that the lanes of a pair of registers add up to, as a fixed tree."""
+    raise NotImplementedError
+
+
+@overload(_tree, strict=False)
+def _tree_overload(high: Any, low: Any) -> Any:
+    if high.lanes == 1:
+        return lambda high, low: (first_lane(high), first_lane(low))
+
+    def halve(high: Any, low: Any) -> Any:
+        h, c = add_pairs(low_half(high), low_half(low), high_half(high), high_half(low))
+        return _tree(h, c)
+
+    return halve
+
+
+@inlined
+def total_of_lanes(high: Any, low: Any) -> tuple[float, float]:
+    """The sum of the float64 pairs in the lanes of two registers, as a pair."""
+    return _tree(high, low)

@@ -3,8 +3,8 @@
 A *tile* is `vectors` registers of `lanes` numbers each: number ``i`` of register ``v`` lies at
 ``address + v * vector + i * lane`` (bytes). Kernels work on tiles that are contiguous within a
 register and in the compute dtype. A *reader* copies any other tile into a small buffer of such
-registers, and a *writer* does the reverse; the buffer stays in L1 cache. A register that is only
-partly used is filled with a padding that changes no result.
+registers, `stride` bytes apart, and a *writer* does the reverse; the buffer stays in L1 cache. A
+register that is only partly used is filled with a padding that changes no result.
 
 Readers and writers are compiled for one dtype each, when it is first met, and kernels call them by
 their address: so kernels are compiled for compute dtypes only, and know nothing about dtypes.
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numba import types
-from numba.extending import register_jitable
+from numba.extending import overload, register_jitable
 
 from .._math.half import (
     bfloat16_to_float,
@@ -42,6 +42,7 @@ from .intrinsics import (
     store_as,
     zeros,
 )
+from .transpose import read_block, write_block
 
 # A typed zero for each dtype that is read as it is; halves are read as their bits.
 _STORED = {
@@ -58,73 +59,161 @@ _STORED = {
 READABLE = frozenset(_STORED)
 """Names of the dtypes that kernels read where they lie; others are converted first."""
 
+REGISTER = 64
+"""Bytes of a register of the machine, or what stands for it."""
+
 _F32, _I32, _I64, _U16 = np.float32(0), np.int32(0), np.int64(0), np.uint16(0)
-_READER = types.void(*[types.int64] * 6, types.float64)
-_WRITER = types.void(*[types.int64] * 6)
+_READER = types.void(*[types.int64] * 7, types.float64)
+_WRITER = types.void(*[types.int64] * 7)
 
 
 @register_jitable
-def _read_numbers(tile: Any, stored: Any, buffer: Any, zero: Any) -> None:
+def _is_transposed(tile: Any, stored: Any, zero: Any) -> bool:
+    """Whether the numbers lie next to each other across registers, not within them."""
+    _, _, vector, lanes, vectors = tile
+    return lanes == lanes_of(zero) and vector == size_of(stored) and vectors > 1
+
+
+def _loop_over_blocks(width: int) -> Any:
+    """A function that copies a transposed tile in blocks of `width` registers.
+
+    The last block overlaps the one before, where the width does not divide what there is.
+    """
+
+    @register_jitable
+    def copy_blocks(tile: Any, stored: Any, buffer: Any, stride: int, like: Any, copy: Any) -> None:
+        address, lane, _, _, vectors = tile
+        for i in range((vectors + width - 1) // width):
+            v = min(i * width, vectors - width)
+            place = address + v * size_of(stored)
+            copy(place, lane, stored, buffer + v * stride, stride, like, width)
+
+    return copy_blocks
+
+
+def _copy_blocks(
+    tile: Any, stored: Any, buffer: Any, stride: int, like: Any, copy: Any, width: Any
+) -> None:
+    """Copy a transposed tile from or to registers like `like`, in blocks of at most `width`."""
+    raise NotImplementedError
+
+
+@overload(_copy_blocks, strict=False, prefer_literal=True)
+def _copy_blocks_overload(
+    tile: Any, stored: Any, buffer: Any, stride: int, like: Any, copy: Any, width: Any
+) -> Any:
+    wide = width.literal_value
+    narrow = wide // 2
+    copy_wide = _loop_over_blocks(wide)
+    if narrow == 1:
+        return lambda tile, stored, buffer, stride, like, copy, width: copy_wide(
+            tile, stored, buffer, stride, like, copy
+        )
+
+    def copy_blocks(
+        tile: Any, stored: Any, buffer: Any, stride: int, like: Any, copy: Any, width: Any
+    ) -> None:
+        _, _, _, _, vectors = tile
+        if vectors < wide:
+            _copy_blocks(tile, stored, buffer, stride, like, copy, narrow)
+        else:
+            copy_wide(tile, stored, buffer, stride, like, copy)
+
+    return copy_blocks
+
+
+def _copy_transposed(
+    tile: Any, stored: Any, buffer: Any, stride: int, like: Any, copy: Any
+) -> None:
+    """Copy a transposed tile from or to registers like `like`."""
+    raise NotImplementedError
+
+
+@overload(_copy_transposed, strict=False)
+def _copy_transposed_overload(
+    tile: Any, stored: Any, buffer: Any, stride: int, like: Any, copy: Any
+) -> Any:
+    lanes = like.lanes
+    return lambda tile, stored, buffer, stride, like, copy: _copy_blocks(
+        tile, stored, buffer, stride, like, copy, lanes
+    )
+
+
+@register_jitable
+def _read_numbers(tile: Any, stored: Any, buffer: Any, stride: int, zero: Any) -> None:
     """Copy a tile of plain numbers, of the type of `stored`, to registers like `zero`."""
     address, lane, vector, lanes, vectors = tile
-    register, number = size_of(zero), size_of(first_lane(zero))
+    number = size_of(first_lane(zero))
     if lanes == lanes_of(zero) and lane == size_of(stored):
         for v in range(vectors):
-            store(buffer + v * register, load_as(address + v * vector, stored, zero))
+            store(buffer + v * stride, load_as(address + v * vector, stored, zero))
+    elif _is_transposed(tile, stored, zero):
+        _copy_transposed(tile, stored, buffer, stride, zero, read_block)
     else:
         for v in range(vectors):
             for i in range(lanes):
                 value = load_as(address + v * vector + i * lane, stored, first_lane(zero))
-                store(buffer + v * register + i * number, value)
+                store(buffer + v * stride + i * number, value)
 
 
 @register_jitable
-def _read_halves(tile: Any, to_float: Any, buffer: Any, zero: Any) -> None:
+def _read_halves(tile: Any, to_float: Any, buffer: Any, stride: int, zero: Any) -> None:
     """Copy a tile of halves, whose bits `to_float` understands, to registers like `zero`."""
     address, lane, vector, lanes, vectors = tile
     whole = bits_register(zero)
+    transposed = _is_transposed(tile, _U16, zero)
+    if transposed and size_of(zero) == size_of(whole):
+        _copy_transposed(tile, _U16, buffer, stride, whole, read_block)
     for v in range(vectors):
-        target = buffer + v * size_of(zero)
+        target = buffer + v * stride
         if lanes == lanes_of(zero) and lane == size_of(_U16):
             bits = load_as(address + v * vector, _U16, whole)
         else:
             # The register's own place holds its bits until they are converted.
-            for i in range(lanes):
-                bit = load_as(address + v * vector + i * lane, _U16, _I32)
-                store(target + i * size_of(_I32), bit)
+            if not transposed or size_of(zero) != size_of(whole):
+                for i in range(lanes):
+                    bit = load_as(address + v * vector + i * lane, _U16, _I32)
+                    store(target + i * size_of(_I32), bit)
             bits = load(target, whole)
         store(target, convert(to_float(bits), zero))
 
 
 @register_jitable
-def _write_numbers(tile: Any, stored: Any, buffer: Any, zero: Any) -> None:
+def _write_numbers(tile: Any, stored: Any, buffer: Any, stride: int, zero: Any) -> None:
     """Copy registers like `zero` to a tile of plain numbers of the type of `stored`."""
     address, lane, vector, lanes, vectors = tile
-    register, number = size_of(zero), size_of(first_lane(zero))
+    number = size_of(first_lane(zero))
     if lanes == lanes_of(zero) and lane == size_of(stored):
         for v in range(vectors):
-            store_as(address + v * vector, load(buffer + v * register, zero), stored)
+            store_as(address + v * vector, load(buffer + v * stride, zero), stored)
+    elif _is_transposed(tile, stored, zero):
+        _copy_transposed(tile, stored, buffer, stride, zero, write_block)
     else:
         for v in range(vectors):
             for i in range(lanes):
-                value = load(buffer + v * register + i * number, first_lane(zero))
+                value = load(buffer + v * stride + i * number, first_lane(zero))
                 store_as(address + v * vector + i * lane, value, stored)
 
 
 @register_jitable
-def _write_halves(tile: Any, from_float: Any, buffer: Any, zero: Any) -> None:
+def _write_halves(tile: Any, from_float: Any, buffer: Any, stride: int, zero: Any) -> None:
     """Copy registers like `zero` to a tile of halves, whose bits `from_float` makes."""
     address, lane, vector, lanes, vectors = tile
+    whole = bits_register(zero)
+    transposed = _is_transposed(tile, _U16, zero) and size_of(zero) == size_of(whole)
     for v in range(vectors):
-        source = buffer + v * size_of(zero)
+        source = buffer + v * stride
         bits = from_float(convert(load(source, zero), _F32))
         if lanes == lanes_of(zero) and lane == size_of(_U16):
             store_as(address + v * vector, bits, _U16)
         else:
             store(source, bits)
-            for i in range(lanes):
-                bit = load(source + i * size_of(_I32), _I32)
-                store_as(address + v * vector + i * lane, bit, _U16)
+            if not transposed:
+                for i in range(lanes):
+                    bit = load(source + i * size_of(_I32), _I32)
+                    store_as(address + v * vector + i * lane, bit, _U16)
+    if transposed:
+        _copy_transposed(tile, _U16, buffer, stride, whole, write_block)
 
 
 def _make_reader(compute: str, dtype: str, source: str) -> Callable[..., None]:
@@ -133,24 +222,31 @@ def _make_reader(compute: str, dtype: str, source: str) -> Callable[..., None]:
     is_bfloat16 = dtype == "bfloat16"
 
     def read(
-        address: int, lane: int, vector: int, lanes: int, vectors: int, buffer: int, padding: float
+        address: int,
+        lane: int,
+        vector: int,
+        lanes: int,
+        vectors: int,
+        buffer: int,
+        stride: int,
+        padding: float,
     ) -> None:
         _ = source  # part of what the compiled function is cached by
-        zero = zeros(compute)
+        zero = zeros(compute, 1)
         tile = (pointer(address), lane, vector, lanes, vectors)
         registers = pointer(buffer)
         if is_float16:
-            _read_halves(tile, float16_to_float, registers, zero)
+            _read_halves(tile, float16_to_float, registers, stride, zero)
         elif is_bfloat16:
-            _read_halves(tile, bfloat16_to_float, registers, zero)
+            _read_halves(tile, bfloat16_to_float, registers, stride, zero)
         else:
-            _read_numbers(tile, stored, registers, zero)
+            _read_numbers(tile, stored, registers, stride, zero)
         if padding != padding:
             return
         number = size_of(first_lane(zero))
         for v in range(vectors):
             for i in range(lanes, lanes_of(zero)):
-                place = registers + (v * size_of(zero) + i * number)
+                place = registers + (v * stride + i * number)
                 store(place, first_lane(spread(padding, zero)))
 
     return read
@@ -161,17 +257,25 @@ def _make_writer(compute: str, dtype: str, source: str) -> Callable[..., None]:
     is_float16 = dtype == "float16"
     is_bfloat16 = dtype == "bfloat16"
 
-    def write(address: int, lane: int, vector: int, lanes: int, vectors: int, buffer: int) -> None:
+    def write(
+        address: int,
+        lane: int,
+        vector: int,
+        lanes: int,
+        vectors: int,
+        buffer: int,
+        stride: int,
+    ) -> None:
         _ = source
-        zero = zeros(compute)
+        zero = zeros(compute, 1)
         tile = (pointer(address), lane, vector, lanes, vectors)
         registers = pointer(buffer)
         if is_float16:
-            _write_halves(tile, float_to_float16, registers, zero)
+            _write_halves(tile, float_to_float16, registers, stride, zero)
         elif is_bfloat16:
-            _write_halves(tile, float_to_bfloat16, registers, zero)
+            _write_halves(tile, float_to_bfloat16, registers, stride, zero)
         else:
-            _write_numbers(tile, stored, registers, zero)
+            _write_numbers(tile, stored, registers, stride, zero)
 
     return write
 
@@ -180,7 +284,14 @@ def _make_index_reader(dtype: str, source: str) -> Callable[..., None]:
     stored = _STORED[dtype]
 
     def read(
-        address: int, lane: int, vector: int, lanes: int, vectors: int, buffer: int, padding: float
+        address: int,
+        lane: int,
+        vector: int,
+        lanes: int,
+        vectors: int,
+        buffer: int,
+        stride: int,
+        padding: float,
     ) -> None:
         _ = source
         labels, target = pointer(address), pointer(buffer)
@@ -212,12 +323,44 @@ def writer(compute: str, dtype: str) -> int:
 
 
 @register_jitable
-def read_tile(t: Any, place: Any, lanes: int, vectors: int, padding: float, buffer: Any) -> None:
-    """Copy a tile of a tensor to the buffer, unused lanes set to `padding` (NaN: to anything)."""
-    call_at(t.mover, (place, t.lane, t.vector, lanes, vectors, buffer, padding))
+def read_tile(
+    t: Any,
+    place: Any,
+    lane: int,
+    lanes: int,
+    vectors: int,
+    padding: float,
+    buffer: Any,
+    zero: Any,
+) -> None:
+    """Copy a tile of a tensor to a buffer of registers like `zero`.
+
+    Unused lanes are set to `padding` (NaN: to anything). Readers know registers of the machine
+    only, `zero` may be several as one.
+    """
+    number = size_of(first_lane(zero))
+    own = REGISTER // number
+    for i in range(0, lanes_of(zero), own):
+        used = max(0, min(own, lanes - i))
+        part = buffer + i * number
+        stride = size_of(zero)
+        call_at(t.mover, (place + i * lane, lane, t.vector, used, vectors, part, stride, padding))
 
 
 @register_jitable
-def write_tile(t: Any, place: Any, lanes: int, vectors: int, buffer: Any) -> None:
-    """Copy the buffer to a tile of a tensor; the buffer may be used up."""
-    call_at(t.mover, (place, t.lane, t.vector, lanes, vectors, buffer))
+def write_tile(
+    t: Any, place: Any, lane: int, lanes: int, vectors: int, buffer: Any, zero: Any
+) -> None:
+    """Copy a buffer of registers like `zero` to a tile of a tensor; it may be used up."""
+    number = size_of(first_lane(zero))
+    own = REGISTER // number
+    for i in range(0, lanes, own):
+        used = min(own, lanes - i)
+        part = buffer + i * number
+        call_at(t.mover, (place + i * lane, lane, t.vector, used, vectors, part, size_of(zero)))
+
+
+@register_jitable
+def read_indices(t: Any, place: Any, count: int, buffer: Any) -> None:
+    """Copy `count` sparse labels to int64 numbers."""
+    call_at(t.mover, (place, t.example, 0, count, 1, buffer, 0, np.nan))

@@ -1,7 +1,7 @@
 """What a kernel is told: one record of numbers, so that a call costs little and takes one argument.
 
-Addresses and strides are in bytes. A *unit* is what a kernel solves at once: one example whose
-classes fill the lanes (rows), or as many neighbouring examples as there are lanes (columns).
+Addresses and strides are in bytes. A *unit* is what a kernel solves at once: at most as many
+neighbouring examples as a register has lanes.
 """
 
 from __future__ import annotations
@@ -19,24 +19,27 @@ class Tensor(NamedTuple):
     ----------
     address
         Of the element of the first example and class.
-    outer, unit, lane, vector
-        Steps to the next outer index, unit, lane and register.
-    classes
-        Step to the next class.
+    outer, unit, example, classes
+        Steps to the next outer index, unit, example and class.
+    vector
+        Step to the next register, which holds other classes.
     mover
         The address of the reader (operands) or writer (outputs), see :mod:`.memory`.
-    direct
-        1 if whole registers can be loaded or stored where they lie, without a copy.
+    plain
+        1 if the numbers are stored as kernels compute with them (sparse labels: as int64).
+    stream
+        1 if an output is written past the caches, see :mod:`.stream`.
     """
 
     address: int = 0
     outer: int = 0
     unit: int = 0
-    lane: int = 0
-    vector: int = 0
+    example: int = 0
     classes: int = 0
+    vector: int = 0
     mover: int = 0
-    direct: int = 0
+    plain: int = 0
+    stream: int = 0
 
 
 class Shape(NamedTuple):
@@ -48,10 +51,10 @@ class Shape(NamedTuple):
         1 if the lanes of a register are classes of one example, 0 if they are examples.
     classes, outer, inner
         The canonical shape.
-    units
-        Units for each outer index.
+    group, units
+        Examples in a unit, and units for each outer index.
     vectors
-        Full registers for each unit.
+        Full registers for each example (rows), or for the unit (columns).
     tail
         Classes left over for a last, partly filled register (rows only).
     chunk, chunks
@@ -68,6 +71,7 @@ class Shape(NamedTuple):
     classes: int
     outer: int
     inner: int
+    group: int
     units: int
     vectors: int
     tail: int

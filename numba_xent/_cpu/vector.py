@@ -29,6 +29,10 @@ from .._math import compensated, constants, cross_entropy, exponential, half, pr
 LANES = {"float32": 16, "float64": 8}
 """Lanes of a register of 64 bytes, for each compute dtype."""
 
+REGISTERS = 2
+"""Registers that columns work on as one: twice the independent work, which the processor needs to
+keep busy between operations that wait for each other, and longer runs of memory."""
+
 _INT32 = ir.IntType(32)
 _INTEGER_OF = {types.float32: types.int32, types.float64: types.int64}
 _FLOAT_OF = {types.int32: types.float32, types.int64: types.float64}
@@ -298,7 +302,9 @@ for _function in (
     exponential.log_of_sum,
     cross_entropy.smooth,
     cross_entropy.exp_of_class,
+    cross_entropy.is_below,
     cross_entropy.add_exp,
+    cross_entropy.count_top,
     cross_entropy.add_label,
     cross_entropy.add_drop,
     cross_entropy.move,

@@ -15,8 +15,9 @@ smoothed labels: :math:`(1 - \epsilon)(q \log s - t) + (\epsilon / c)(c \log s -
 The classes that attain the maximum are counted, not summed: when one class has nearly all the
 probability, ``1 + r`` would round away what the loss is made of.
 
-A class whose label is 0 adds nothing to :math:`t`, even if its logit is -inf (0, not 0 * inf). No
-class has the maximum of a row that holds NaN or +inf, or nothing but -inf: ``n = 0`` marks it.
+A class whose label is 0 adds nothing to :math:`t`, even if its logit is -inf (0, not 0 * inf). Rows
+that hold NaN or +inf are known by their maximum, and those of nothing but -inf by ``n = 0``, since m
+is at least the lowest finite number.
 
 SIMD lanes, chunks of a row and threads all use these functions, on numbers or on vectors.
 """
@@ -96,10 +97,19 @@ def exp_of_class(z: Any, m: Any) -> tuple[Any, Any]:
     return d, exp_scaled(d)
 
 
-def add_exp(d: Any, e: Any, count: Any, rest: Any) -> tuple[Any, Any]:
-    """Add a class to the sums of exponentials (`rest` scaled as `e` is)."""
-    c = constants(d)
-    return count + where(d == c.zero, c.one, c.zero), rest + where(d < c.zero, e, c.zero)
+def is_below(d: Any) -> Any:
+    """Whether a class does not attain the maximum."""
+    return d < constants(d).zero
+
+
+def add_exp(below: Any, e: Any, rest: Any) -> Any:
+    """Add a class to r, scaled as `e` is."""
+    return where(below, rest + e, rest)
+
+
+def count_top(below: Any, count: Any) -> Any:
+    """Add a class to n."""
+    return where(below, count, count + constants(count).one)
 
 
 def add_label(d: Any, label: Any, dot: Any, mass: Any) -> tuple[Any, Any]:
@@ -172,7 +182,7 @@ def merge(first: State, second: State) -> State:
 
 def finish(state: State) -> Finished:
     """Turn the state of a whole row into what loss and gradient need."""
-    valid = state.count > 0.0
+    valid = (state.top - state.top == 0.0) & (state.count > 0.0)
     s = where(valid, total_of(state.count + state.rest, state.rest_low), np.nan)
     return Finished(
         state.top,

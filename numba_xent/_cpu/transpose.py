@@ -1,0 +1,129 @@
+"""Blocks of memory transposed on their way into registers, or out of them.
+
+With few, contiguous classes a register that holds one class of many examples is gathered from as
+many places. A block of `width` classes is read instead with one load of `width` numbers for each
+example, and turned in registers by ``log2(width)`` rounds of shuffles.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.core.typing.templates import Signature
+from numba.extending import intrinsic
+
+from .intrinsics import converted, shuffled
+from .vector import Vector, dtype_of, with_dtype
+
+_INT64 = ir.IntType(64)
+
+
+def _transpose(builder: Any, registers: list[Any], lanes: int) -> list[Any]:
+    """Transpose every block of as many lanes as there are registers: its own inverse."""
+    width = len(registers)
+    step = 1
+    while step < width:
+        # Swap what lies off the diagonal in blocks of 2 * step: the upper right, the lower left.
+        low = [k if not k & step else lanes + k - step for k in range(lanes)]
+        high = [k + step if not k & step else lanes + k for k in range(lanes)]
+        registers = [
+            shuffled(builder, registers[j], registers[j | step], low)
+            if not j & step
+            else shuffled(builder, registers[j ^ step], registers[j], high)
+            for j in range(width)
+        ]
+        step *= 2
+    return registers
+
+
+def _join(builder: Any, parts: list[Any], lanes: int) -> Any:
+    """Vectors of `lanes` elements, a power of two of them, one after the other in one vector."""
+    while len(parts) > 1:
+        lanes *= 2
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        parts = [shuffled(builder, a, b, range(lanes)) for a, b in pairs]
+    return parts[0]
+
+
+def _places(builder: Any, address: Any, step: Any, count: int, ty: Any) -> list[Any]:
+    """Pointers to vectors at regular steps."""
+    return [
+        builder.bitcast(builder.gep(address, [builder.mul(step, _INT64(i))]), ty.as_pointer())
+        for i in range(count)
+    ]
+
+
+@intrinsic(prefer_literal=True)
+def read_block(
+    typingctx: Any,
+    address: Any,
+    step: Any,
+    stored: Any,
+    buffer: Any,
+    stride: Any,
+    like: Any,
+    width: Any,
+) -> Any:
+    """Copy `width` numbers of each example, `step` bytes apart, to as many registers like `like`.
+
+    The numbers, of the type of `stored`, are converted. Register ``j``, at ``buffer + j * stride``,
+    receives the ``j``-th number of every example.
+    """
+    classes = width.literal_value
+    piece = Vector(dtype_of(stored), classes)
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        place, step, _, target, stride, _, _ = args
+        ty = context.get_value_type(piece)
+        align = piece.dtype.bitwidth // 8
+        places = _places(builder, place, step, like.lanes, ty)
+        pieces = [builder.load(place, align=align) for place in places]
+        source = with_dtype(like, dtype_of(stored))
+        registers = [
+            converted(context, builder, _join(builder, pieces[j::classes], classes), source, like)
+            for j in range(classes)
+        ]
+        result = context.get_value_type(like)
+        for j, register in enumerate(_transpose(builder, registers, like.lanes)):
+            slot = builder.bitcast(
+                builder.gep(target, [builder.mul(stride, _INT64(j))]), result.as_pointer()
+            )
+            builder.store(register, slot, align=like.dtype.bitwidth // 8)
+
+    return types.void(address, types.int64, stored, buffer, types.int64, like, width), codegen
+
+
+@intrinsic(prefer_literal=True)
+def write_block(
+    typingctx: Any,
+    address: Any,
+    step: Any,
+    stored: Any,
+    buffer: Any,
+    stride: Any,
+    like: Any,
+    width: Any,
+) -> Any:
+    """The reverse of `read_block`: registers to `width` numbers of each example."""
+    classes = width.literal_value
+    piece = Vector(dtype_of(stored), classes)
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        place, step, _, source, stride, _, _ = args
+        ty = context.get_value_type(piece)
+        registers = []
+        for j in range(classes):
+            slot = builder.gep(source, [builder.mul(stride, _INT64(j))])
+            slot = builder.bitcast(slot, context.get_value_type(like).as_pointer())
+            registers.append(builder.load(slot, align=like.dtype.bitwidth // 8))
+        target = with_dtype(like, dtype_of(stored))
+        places = _places(builder, place, step, like.lanes, ty)
+        for j, register in enumerate(_transpose(builder, registers, like.lanes)):
+            value = converted(context, builder, register, like, target)
+            for i, slot in enumerate(places[j::classes]):
+                part = shuffled(builder, value, value, range(i * classes, (i + 1) * classes))
+                builder.store(part, slot, align=piece.dtype.bitwidth // 8)
+
+    return types.void(address, types.int64, stored, buffer, types.int64, like, width), codegen
