@@ -121,16 +121,22 @@ class Workspace(NamedTuple):
 
 
 @inlined
+def _copies(p: Any) -> int:
+    """How many chunks of a unit there may be in a buffer: one of each example, or one."""
+    return p.group if p.rows != 0 else 1
+
+
+@inlined
 def _needs(p: Any, zero: Any, gradient: Any) -> tuple[int, int, int]:
     """Bytes of an example's chunk, of the kept exponentials, and of the stage."""
     register = size_of(zero)
     example = (min(p.chunk, p.vectors) + 1) * register
     if gradient is None:
         return example, 0, 0
-    kept = p.group * example
+    kept = _copies(p) * example
     if p.chunks > 1 and p.keep != 0:
         kept = (p.vectors + 1) * register
-    return example, kept, max(STAGE_SIZE, p.group * example) + 2 * register
+    return example, kept, max(STAGE_SIZE, _copies(p) * example) + 2 * register
 
 
 @inlined
@@ -140,7 +146,7 @@ def workspace_size(p: Any, zero: Any, gradient: Any) -> int:
     lanes = lanes_of(zero)
     numbers = 5 * FIELD_SIZE + (lanes + 4) * size_of(zero)
     numbers += (lanes + 4 + p.chunks * lanes) * size_of(_F64)
-    return (2 * p.group + 1) * example + kept + stage + numbers + 4 * size_of(zero)
+    return (2 * _copies(p) + 1) * example + kept + stage + numbers + 4 * size_of(zero)
 
 
 @inlined
@@ -150,8 +156,8 @@ def lay_out(p: Any, address: int, zero: Any, gradient: Any) -> Workspace:
     example, kept, stage = _needs(p, zero, gradient)
     stages = pointer((address + register - 1) // register * register)
     logits = stages + stage
-    labels = logits + p.group * example
-    output = labels + p.group * example
+    labels = logits + _copies(p) * example
+    output = labels + _copies(p) * example
     exponentials = output + example
     sums = exponentials + kept
     maxima = sums + 5 * FIELD_SIZE
@@ -599,8 +605,9 @@ def solve(
     if dense is not None:
         loss = dense_loss(state, row, p.keep_label, p.uniform)
         real = widen(lane_numbers(zero)) < np.float64(count)
-        if any_lane((loss != loss) & (state.count > 0.0) & real):
-            loss = _loss_class_by_class(p, o, u, count, row, work, zero)
+        lost = (loss != loss) & (row.log_sum == row.log_sum) & real
+        if any_lane(lost):
+            loss = where(lost, _loss_class_by_class(p, o, u, count, row, work, zero), loss)
         indices = work.indices
         z = row.top
     else:
