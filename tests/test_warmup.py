@@ -15,6 +15,7 @@ from processes import python
 import numba_xent
 from numba_xent.__main__ import main
 from numba_xent._cpu import kernels
+from numba_xent._cpu.cache import name_for_cache
 
 PACKAGE = Path(numba_xent.__file__).parent
 REPORT = re.compile(
@@ -91,13 +92,11 @@ def warm() -> Report:
 
 @pytest.fixture
 def cache(warm: Report, tmp_path: Path) -> Path:
-    """Copy the warm cache: a value for NUMBA_CACHE_DIR that may be spoilt."""
-    subfolder = UserProvidedCacheLocator.get_suitable_cache_subpath(kernels.__file__)
-    shutil.copytree(
-        warm.folder,
-        tmp_path / subfolder,
-        ignore=lambda _, names: [n for n in names if "-" not in n],
-    )
+    """Copy what is good now from the warm cache: a value for NUMBA_CACHE_DIR, to be spoilt."""
+    folder = tmp_path / UserProvidedCacheLocator.get_suitable_cache_subpath(kernels.__file__)
+    folder.mkdir()
+    for file in Path(warm.folder).glob(f"*{name_for_cache('')}-*"):
+        shutil.copy2(file, folder)
     return tmp_path
 
 
