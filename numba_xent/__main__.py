@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from numba_xent._demo.options import add_demo_options
+from numba_xent._warmup import WarmupError, add_warmup_options, run_warmup
 
 EXIT_OK = 0
 EXIT_USER_ERROR = 2
@@ -52,6 +53,13 @@ def _run_info(_options: argparse.Namespace) -> None:
     print(_aligned(config) if isinstance(config, Mapping) else config)
 
 
+def _run_warmup(options: argparse.Namespace) -> None:
+    try:
+        run_warmup(options)
+    except WarmupError as error:
+        raise UserError(str(error)) from error
+
+
 def _aligned(config: Mapping[str, object]) -> str:
     """Format a mapping as ``name: value`` lines whose values start in one column."""
     width = max(len(name) for name in config) + 1
@@ -65,6 +73,9 @@ def _no_options(_parser: argparse.ArgumentParser) -> None:
 COMMANDS = (
     Command("demo", "train a classifier of handwritten digits", add_demo_options, _run_demo),
     Command("info", "print what a bug report needs", _no_options, _run_info),
+    Command(
+        "warmup", "compile now what first calls would compile", add_warmup_options, _run_warmup
+    ),
 )
 
 

@@ -31,23 +31,31 @@ ALLOWED: dict[str, set[str]] = {
     "_math": {"_math"},
     "_demo": {"_demo", "_progress", ""},
     "_progress": set(),
-    "__main__": {"_demo", ""},
+    "_warmup": {"_cpu", "_progress", "_arrays", ""},
+    "__main__": {"_demo", "_warmup", ""},
 }
 """For each module of the package ("" is the package itself), which others it may import.
 
 A folder stands for all of its modules.
 """
 
-LAZY = {("_dispatch", "_cpu"), ("_config", ""), ("__main__", "")}
+LAZY = {
+    ("_dispatch", "_cpu"),
+    ("_config", ""),
+    ("__main__", ""),
+    ("_warmup", ""),
+    ("_warmup", "_cpu"),
+}
 """Imports that must stand inside a function: they are slow, or would be circular."""
 
-TYPING_ONLY = {("_cpu", "_problem")}
+TYPING_ONLY = {("_cpu", "_problem"), ("_warmup", "_cpu")}
 """Imports for type annotations alone, which never run."""
 
 OUTSIDE: dict[str, set[str]] = {
     "_cpu": {"numba", "llvmlite", "numpy"},
     "_config": {"numba", "llvmlite", "numpy"},
     "_demo": {"numpy"},
+    "_warmup": {"numpy", "ml_dtypes"},
     "__main__": set(),
     "_dispatch": set(),
     "_layout": set(),

@@ -1,70 +1,68 @@
-"""How Python functions become machine code: Numba's options and the cache on disk, in one place.
+"""How Python functions become machine code: Numba's options, and which cache they go to.
 
-Everything is compiled when it is first needed and cached. Numba keys its cache by the bytecode and
-the closure of the outermost function alone, so each cached function closes over :func:`digest`: it
-is compiled anew whenever any source file that it could be made of has changed.
+Everything is compiled when it is first needed and cached on disk, see :mod:`.cache`. Without a
+folder for the cache everything works the same, but every process compiles for itself.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core.caching import NullCache
+from numba.core.ccallback import CFunc
+from numba.core.sigutils import normalize_signature
 from numba.extending import register_jitable
+
+from .cache import DiskCache, digest, name_for_cache
+
+__all__ = ["caches", "compile_callback", "compile_kernel", "digest", "inlined"]
 
 inlined = register_jitable(forceinline=True)
 """Decorates what kernels call with registers or tuples of them: to pass those through memory takes
 longer than most of what is done with them."""
 
+_caches: list[Any] = []
+_callbacks: list[Any] = []  # keeps compiled callbacks alive, and with them their addresses
 
-@functools.cache
-def digest() -> str:
-    """A digest of every source file that goes into compiled code."""
-    package = Path(__file__).parent
-    files = sorted([*package.glob("*.py"), *(package.parent / "_math").glob("*.py")])
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+def caches() -> list[DiskCache]:
+    """The caches of all functions so far, but for those that have no folder to be cached in."""
+    return [cache for cache in _caches if isinstance(cache, DiskCache)]
 
 
 def _named(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     # The cache files functions by name: functions from one factory must not share one.
     function.__name__ = name
-    function.__qualname__ = name
+    function.__qualname__ = name_for_cache(name)
     return function
 
 
-def _cached(compiler: Callable[..., Any], **options: Any) -> Any:
-    """Compile with the cache on disk, or without if no folder for it can be written."""
+def _cache_of(function: Callable[..., Any]) -> Any:
     try:
-        return compiler(cache=True, **options)
-    except RuntimeError:
-        return compiler(cache=False, **options)
+        cache = DiskCache(function)
+    except (OSError, RuntimeError, ValueError):
+        cache = NullCache()
+    _caches.append(cache)
+    return cache
 
 
 def compile_kernel(function: Callable[..., Any], name: str, parallel: bool) -> Callable[..., Any]:
     """A compiled function to call from Python; it runs without the GIL."""
     named = _named(function, name)
-    kernel: Callable[..., Any] = _cached(
-        functools.partial(numba.njit, named),
-        nogil=True,
-        error_model="numpy",
-        parallel=parallel,
-    )
-    return kernel
-
-
-_callbacks: list[Any] = []  # keeps compiled callbacks alive, and with them their addresses
+    kernel: Any = numba.njit(named, nogil=True, error_model="numpy", parallel=parallel)
+    kernel._cache = _cache_of(named)
+    compiled: Callable[..., Any] = kernel
+    return compiled
 
 
 def compile_callback(function: Callable[..., Any], signature: Any, name: str) -> int:
     """The address of a compiled function that kernels call."""
-    callback = _cached(
-        lambda **options: numba.cfunc(signature, **options)(_named(function, name)),
-        error_model="numpy",
-    )
+    named = _named(function, name)
+    callback: Any = CFunc(named, normalize_signature(signature), {}, {"error_model": "numpy"})
+    callback._cache = _cache_of(named)
+    callback.compile()
     _callbacks.append(callback)
     address: int = callback.address
     return address
