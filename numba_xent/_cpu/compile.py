@@ -17,11 +17,11 @@ import numba
 
 
 @functools.cache
-def digest() -> str:
-    """A digest of every source file that goes into compiled code."""
+def digest(*more: Path) -> str:
+    """A digest of every source file that goes into compiled code, and of `more` files."""
     package = Path(__file__).parent
     files = sorted([*package.glob("*.py"), *(package.parent / "_math").glob("*.py")])
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    return hashlib.sha256(b"".join(file.read_bytes() for file in [*files, *more])).hexdigest()
 
 
 def _named(function: Callable[..., Any], name: str) -> Callable[..., Any]:

@@ -170,6 +170,28 @@ def store(typingctx: Any, place: Any, value: Any) -> Any:
     return types.void(place, value), codegen
 
 
+@intrinsic
+def store_streaming(typingctx: Any, place: Any, value: Any) -> Any:
+    """Put a register at a place aligned to its size, past the caches; see `fence`."""
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        memory = builder.bitcast(args[0], args[1].type.as_pointer())
+        written = builder.store(args[1], memory, align=value.lanes * value.dtype.bitwidth // 8)
+        written.set_metadata("nontemporal", builder.module.add_metadata([_INT32(1)]))
+
+    return types.void(place, value), codegen
+
+
+@intrinsic
+def fence(typingctx: Any) -> Any:
+    """Let no thread see what this one does next before what it has stored, streaming or not."""
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        builder.fence("seq_cst")
+
+    return types.void(), codegen
+
+
 def _convert(context: Any, builder: Any, value: Any, source: Any, want: Any) -> Any:
     """A number or vector converted to the dtype of `want`, which has as many lanes."""
     a, b = dtype_of(source), dtype_of(want)
