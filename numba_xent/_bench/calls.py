@@ -40,6 +40,7 @@ def our_call(
         It returns the losses, or losses and gradient.
     """
     axis = task.case.axis
+    function: Callable[..., Any]
     out = operands.gradient if task.gradient and not fresh else None
     if task.labels == "dense":
         labels = operands.broadcast if broadcast else operands.dense
@@ -72,9 +73,9 @@ def our_call_with(option: str, task: Task, operands: Operands) -> Callable[[], A
     """
     if option == BROADCAST:
         return our_call(task, operands, broadcast=True)
-    weights = {"weights": operands.weights}
-    smoothing = SMOOTHING if task.labels == "dense" else {}
-    arguments = {
+    weights: dict[str, Any] = {"weights": operands.weights}
+    smoothing: dict[str, Any] = SMOOTHING if task.labels == "dense" else {}
+    arguments: dict[str, Any] = {
         "weights": weights | NONE,
         "smoothing": smoothing | NONE,
         "mean": MEAN,
@@ -91,6 +92,7 @@ def our_call_without(option: str, task: Task, operands: Operands) -> Callable[[]
 
 
 def _loss(task: Task, operands: Operands, arguments: dict[str, Any]) -> Callable[[], Any]:
+    function: Callable[..., Any]
     if task.labels == "dense":
         arguments = {"onehot_labels": operands.dense, **arguments}
         function = xent.losses.softmax_cross_entropy
@@ -98,9 +100,7 @@ def _loss(task: Task, operands: Operands, arguments: dict[str, Any]) -> Callable
         arguments = {"labels": operands.sparse, **arguments}
         function = xent.losses.sparse_softmax_cross_entropy
     out = operands.gradient if task.gradient else None
-    return _call(
-        function, {"logits": operands.logits, **arguments}, out, gradient=task.gradient
-    )
+    return _call(function, {"logits": operands.logits, **arguments}, out, gradient=task.gradient)
 
 
 def _call(

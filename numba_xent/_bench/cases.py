@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Self
 
 KINDS = ("dense", "sparse")
 ALL_COUNTS = range(2, 65)
 QUICK_COUNTS = (2, 3, 10, 64)
 QUICK_LOGITS = 1 << 17  # enough to wake other threads
+FROM_MEMORY = 1 << 22  # logits that no cache holds, or hardly any
 PROBE = ("probe",)
 
 
@@ -147,6 +148,12 @@ def _options() -> Iterator[Task]:
         yield from (task._replace(option=option) for option in WITH_OPTION[task.labels])
 
 
+def _flat() -> Iterator[Task]:
+    for task in _each("flat", *FLAT_LONG, *FLAT_CLASSES, *FLAT_ROWS):
+        # What fits in the caches says nothing about memory.
+        yield task._replace(against=PROBE if task.case.logits >= FROM_MEMORY else ())
+
+
 def tasks_of(section: str, *, quick: bool) -> list[Task]:
     """List what a section measures.
 
@@ -163,20 +170,22 @@ def tasks_of(section: str, *, quick: bool) -> list[Task]:
         Tasks of one case follow one another.
     """
     counts = QUICK_COUNTS if quick else ALL_COUNTS
-    tasks = {
+    sections: dict[str, Callable[[], Iterator[Task]]] = {
         "throughput": _throughput,
         "few": lambda: _each("few", *(Case(((1 << 23) // c, c)) for c in counts), against=PROBE),
         "halves": lambda: _each("halves", *HALVES, against=(*PROBE, "float32")),
         "cache": lambda: _each("cache", Case((128, 1000)), Case((256, 1000))),
         "options": _options,
         "threads": lambda: _each("threads", MEDIUM, against=("1 thread",)),
-        "flat": lambda: _each("flat", *FLAT_LONG, *FLAT_CLASSES, *FLAT_ROWS, against=PROBE),
+        "flat": _flat,
         "latency": lambda: _each("latency", SMALL),
         "peers": lambda: _each("peers", *LARGE, MIDDLE, SMALL),
-    }[section]()
+    }
+    tasks = sections[section]()
     if not quick:
         return list(tasks)
-    return [task._replace(case=task.case.shrunk(QUICK_LOGITS)) for task in tasks]
+    shrunk = (task._replace(case=task.case.shrunk(QUICK_LOGITS)) for task in tasks)
+    return list({task._replace(against=()): task for task in shrunk}.values())
 
 
 def is_available(dtype: str) -> bool:

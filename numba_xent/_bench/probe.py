@@ -37,7 +37,7 @@ and how many bytes each of them has."""
 _BYTE = np.uint8(0)
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _touch(first: Any, second: Any, target: Any, at: int, total: Any) -> Any:
     """Move what lies at an offset, a register or a byte, and add what was read to a sum."""
     moved = load(first + at, total)
@@ -51,7 +51,7 @@ def _touch(first: Any, second: Any, target: Any, at: int, total: Any) -> Any:
     return total
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _touch_byte(first: Any, second: Any, target: Any, at: int) -> int:
     moved = load(first + at, _BYTE)
     total = int(moved)
@@ -64,14 +64,14 @@ def _touch_byte(first: Any, second: Any, target: Any, at: int) -> int:
     return total
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _sum_of_lanes(register: Any) -> int:
     lanes = np.empty(16, np.int32)
     store(pointer(lanes.ctypes.data), register)
     return lanes.sum()
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _stream(first: Any, second: Any, target: Any, begin: int, end: int, odd: int) -> int:
     """Move the bytes from one offset to another; registers lie `odd` bytes after their size."""
     zero = bits_register(zeros("float32"))
@@ -95,7 +95,7 @@ def _stream(first: Any, second: Any, target: Any, begin: int, end: int, odd: int
     return total + _sum_of_lanes((a + b) + (c + d))
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _fill(target: Any, begin: int, end: int, odd: int) -> None:
     """Write zeros from one offset to another."""
     zero = bits_register(zeros("float32"))
@@ -110,7 +110,7 @@ def _fill(target: Any, begin: int, end: int, odd: int) -> None:
         store(target + at, _BYTE)
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _take(step: Any, task: int, tasks: int) -> int:
     """Do a thread's share of one step."""
     first, second, target, size = step[0], step[1], step[2], step[3]

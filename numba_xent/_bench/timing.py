@@ -67,14 +67,18 @@ def take_turns(contestants: Sequence[Contestant], rounds: int) -> dict[str, list
         Seconds that a call of each contestant took, in each round.
     """
     calls = {}
-    for contestant in contestants:
-        _seconds(contestant, 1)  # compiles
-        calls[contestant.name] = repeats(_seconds(contestant, 1), MIN_SECONDS)
     seconds: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
-    for number in range(rounds):
-        first = number % len(contestants)
-        for contestant in (*contestants[first:], *contestants[:first]):
-            seconds[contestant.name].append(_seconds(contestant, calls[contestant.name]))
+    before = numba.get_num_threads()
+    try:
+        for contestant in contestants:
+            _seconds(contestant, 1)  # compiles
+            calls[contestant.name] = repeats(_seconds(contestant, 1), MIN_SECONDS)
+        for number in range(rounds):
+            first = number % len(contestants)
+            for contestant in (*contestants[first:], *contestants[:first]):
+                seconds[contestant.name].append(_seconds(contestant, calls[contestant.name]))
+    finally:
+        numba.set_num_threads(before)
     return seconds
 
 
