@@ -187,7 +187,7 @@ def _meet(task: Task, ours: Worker, theirs: Worker, threads: int, rounds: int) -
     }
     right, other = ready[OURS]["loss"], ready[theirs.peer.name]["loss"]
     if not math.isclose(right, other, rel_tol=MAX_DIFFERENCE):
-        raise WorkerError(f"computes another loss, {other:g} instead of {right:g}")
+        raise WorkerError("computes another loss")
     calls = {name: repeats(answer["seconds"], TURN_SECONDS) for name, answer in ready.items()}
     turn = sum(calls[name] * answer["seconds"] for name, answer in ready.items())
     rounds = max(min(rounds, MIN_ROUNDS), min(rounds, int(TASK_SECONDS / turn)))
