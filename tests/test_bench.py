@@ -616,6 +616,7 @@ def test_compete() -> None:
         (dense, "right"),
         (sparse, "right"),
         (sparse, "failing"),
+        (sparse, "dying"),
     ]
     assert len(done) == 8
     for m in measured:
@@ -625,7 +626,7 @@ def test_compete() -> None:
     assert notes == [
         "wrong: computes another loss (6x5 dense value and 1 more)",
         "failing: NotImplementedError: no dense labels (6x5 dense value)",
-        "dying: its process has ended with status 7 (6x5 dense value and 1 more)",
+        "dying: its process has ended with status 7 (6x5 dense value)",
     ]
 
 
@@ -636,6 +637,18 @@ def test_peer_that_never_answers_is_ended() -> None:
     with pytest.raises(WorkerError, match=r"no answer in 0\.5 s"):
         worker.ask({"calls": 1}, seconds=0.5)
     assert not worker.is_alive
+    with pytest.raises(WorkerError, match="its process has ended"):
+        worker.ask({"calls": 1})
+    worker.close()
+
+
+@pytest.mark.usefixtures("fakes")
+def test_peer_that_ends_again_and_again_is_left_alone() -> None:
+    """It is started three times, and not for each task."""
+    tasks = [task("peers")] * 4 + [task("peers", labels="sparse")]
+    measured, notes = compete([FAKE["dying"]], tasks, 1, 1)
+    assert measured == []
+    assert notes == ["dying: its process has ended with status 7 (6x5 dense value and 4 more)"]
 
 
 @pytest.mark.usefixtures("fakes")

@@ -13,8 +13,8 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,20 @@ ANSWER_SECONDS = 300.0  # whoever compiles for longer has lost
 TURN_SECONDS = 0.1  # a turn has so many calls that it takes about as long
 TASK_SECONDS = 5.0  # fewer rounds if they would take longer
 MIN_ROUNDS = 3
+GRACE_SECONDS = 5.0  # for what is about to end
+MAX_STARTS = 3  # whoever ends more often is not asked again
+LIMITS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "NUMBA")  # ..._NUM_THREADS
 MAX_DIFFERENCE = 1e-3  # of the sum of losses; float32 sums of many numbers are not exact
 
 
 class WorkerError(Exception):
     """A process did not do what it was asked to; the message says why."""
+
+
+def _read(answers: Iterable[str], lines: queue.SimpleQueue[str]) -> None:
+    for line in answers:
+        lines.put(line)
+    lines.put("")
 
 
 class Worker:
@@ -48,11 +57,17 @@ class Worker:
 
     def __init__(self, peer: Peer, threads: int) -> None:
         self.peer = peer
+        self._threads = threads
+        self._starts = 0
+        self._start()
+
+    def _start(self) -> None:
+        self._starts += 1
+        threads = str(self._threads)
         package = Path(__file__).parents[2]
         path = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
-        limits = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "NUMBA")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "numba_xent._bench.worker", peer.factory, str(threads)],
+            [sys.executable, "-m", "numba_xent._bench.worker", self.peer.factory, threads],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -62,17 +77,20 @@ class Worker:
                 "PYTHONPATH": path,
                 "CUDA_VISIBLE_DEVICES": "",
                 "JAX_PLATFORMS": "cpu",
-                **{f"{name}_NUM_THREADS": str(threads) for name in limits},
+                "TORCHINDUCTOR_COMPILE_THREADS": "1",  # no processes of its own, to stay behind
+                **{f"{name}_NUM_THREADS": threads for name in LIMITS},
             },
         )
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
+        reading = (self._process.stdout, self._lines)
+        self._reader = threading.Thread(target=_read, args=reading, daemon=True)
+        self._reader.start()
 
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line)
-        self._lines.put("")
+    def revive(self) -> None:
+        """Start the process again if it has ended, unless that has been tried often enough."""
+        if not self.is_alive and self._starts < MAX_STARTS:
+            self.close()
+            self._start()
 
     def ask(self, request: dict[str, Any], seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
         """Send a request and wait for its answer.
@@ -101,10 +119,12 @@ class Worker:
         except queue.Empty:
             self.close()
             raise WorkerError(f"no answer in {seconds:g} s") from None
-        except OSError:
+        except (OSError, ValueError):  # the pipe is broken, or closed
             line = ""
         if not line:
-            raise WorkerError(f"its process has ended with status {self._process.wait()}")
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(GRACE_SECONDS)
+            raise WorkerError(f"its process has ended with status {self.close()}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise WorkerError(answer["error"])
@@ -115,10 +135,18 @@ class Worker:
         """Whether the process can be asked."""
         return self._process.poll() is None
 
-    def close(self) -> None:
-        """End the process."""
+    def close(self) -> int:
+        """End the process, if it has not ended by itself, and return its status."""
         self._process.kill()
-        self._process.communicate()
+        status = self._process.wait()
+        self._reader.join(GRACE_SECONDS)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with suppress(OSError):  # what was written last may have nowhere to go
+            self._process.stdin.close()
+        if not self._reader.is_alive():  # else a process that it has left behind holds the pipe
+            self._process.stdout.close()
+        return status
 
 
 @contextmanager
@@ -163,6 +191,7 @@ def compete(
         for peer in peers:
             with _worker(peer, threads) as theirs:
                 for task in tasks:
+                    theirs.revive()
                     try:
                         measurements.append(_meet(task, ours, theirs, threads, rounds))
                     except WorkerError as error:
