@@ -90,8 +90,6 @@ def _measure(settings: dict[str, Any]) -> tuple[list[Measurement], list[str]]:
             bar.line(text)
 
         for name, of_section in tasks.items():
-            for line in report.header(name, peers):
-                bar.line(line)
             if name == "peers":
                 measurements += _contest(of_section, peers, settings, bar, note)
             else:
@@ -106,6 +104,8 @@ def _section(
     bar: Progress,
     note: Callable[[str], None],
 ) -> Iterator[Measurement]:
+    for line in report.header(name):
+        bar.line(line)
     if name == "threads" and settings["threads"] == 1:
         bar.advance(len(tasks))
         note("skipped: there is one thread only")
@@ -133,11 +133,15 @@ def _contest(
     bar: Progress,
     note: Callable[[str], None],
 ) -> list[Measurement]:
+    *above, titles = report.header("peers", peers)
+    for line in above:
+        bar.line(line)
     for peer in PEERS:
         if peer.missing:
             note(f"{peer.name}: {peer.title} skipped, {', '.join(peer.missing)} not installed")
     if not peers:
         return []
+    bar.line(titles)
     threads, rounds = settings["threads"], settings["rounds"]
     measurements, failures = compete(peers, tasks, threads, rounds, lambda: bar.advance(1))
     for line in report.peer_rows(measurements, peers):
