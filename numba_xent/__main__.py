@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from numba_xent._bench.options import add_bench_options
 from numba_xent._demo.options import add_demo_options
 from numba_xent._warmup import WarmupError, add_warmup_options, run_warmup
 
@@ -46,6 +47,16 @@ def _run_demo(options: argparse.Namespace) -> None:
         raise UserError(str(error)) from error
 
 
+def _run_bench(options: argparse.Namespace) -> None:
+    from numba_xent._bench import BenchError  # noqa: PLC0415
+    from numba_xent._bench.run import run_bench  # noqa: PLC0415
+
+    try:
+        run_bench(options)
+    except BenchError as error:
+        raise UserError(str(error)) from error
+
+
 def _run_info(_options: argparse.Namespace) -> None:
     from numba_xent import show_config  # noqa: PLC0415
 
@@ -72,6 +83,9 @@ def _no_options(_parser: argparse.ArgumentParser) -> None:
 
 COMMANDS = (
     Command("demo", "train a classifier of handwritten digits", add_demo_options, _run_demo),
+    Command(
+        "bench", "measure speed, against memory and other libraries", add_bench_options, _run_bench
+    ),
     Command("info", "print what a bug report needs", _no_options, _run_info),
     Command(
         "warmup", "compile now what first calls would compile", add_warmup_options, _run_warmup

@@ -29,10 +29,12 @@ ALLOWED: dict[str, set[str]] = {
     "_config": {""},
     "_cpu": {"_cpu", "_math", "_layout", "_arrays"},
     "_math": {"_math"},
-    "_demo": {"_demo", "_progress", ""},
+    "_demo": {"_demo", "_commandline", "_progress", ""},
+    "_bench": {"_bench", "_commandline", "_cpu", "_progress", ""},
+    "_commandline": set(),
     "_progress": set(),
     "_warmup": {"_cpu", "_progress", "_arrays", ""},
-    "__main__": {"_demo", "_warmup", ""},
+    "__main__": {"_bench", "_demo", "_warmup", ""},
 }
 """For each module of the package ("" is the package itself), which others it may import.
 
@@ -56,6 +58,8 @@ OUTSIDE: dict[str, set[str]] = {
     "_config": {"numba", "llvmlite", "numpy"},
     "_demo": {"numpy"},
     "_warmup": {"numpy", "ml_dtypes"},
+    "_bench": {"numba", "numpy"},
+    "_commandline": set(),
     "__main__": set(),
     "_dispatch": set(),
     "_layout": set(),
@@ -168,8 +172,9 @@ def test_the_chain_is_there() -> None:
         ("__main__", "_demo"),
     ]:
         assert edge in seen
-    importers = {i.importer for i in imports_of(PACKAGE) if "_demo" in i.imported}
-    assert {name.split(".")[1] for name in importers} == {"_demo", "__main__"}
+    for command in ("_demo", "_bench"):
+        importers = {i.importer for i in imports_of(PACKAGE) if command in i.imported}
+        assert {name.split(".")[1] for name in importers} == {command, "__main__"}
     assert not [i for i in imports_of(PACKAGE) if "__main__" in i.imported]
 
 
@@ -189,6 +194,7 @@ TREE = {
     "_math/half.py": "import math\nfrom .primitives import bits\n",
     "_math/primitives.py": "from __future__ import annotations\nimport numpy as np\n",
     "_demo/__init__.py": "",
+    "_bench/__init__.py": "",
     "__main__.py": "from numba_xent._demo import run\n",
 }
 
@@ -220,6 +226,8 @@ def test_a_good_tree(tmp_path: Path) -> None:
         ("nn.py", "import numba", "nn imports numba"),
         ("nn.py", "def f():\n    import torch", "nn imports torch"),
         ("losses.py", "from . import _demo", "losses imports numba_xent._demo"),
+        ("losses.py", "from . import _bench", "losses imports numba_xent._bench"),
+        ("_bench/run.py", "from .._demo import f", "_bench.run imports numba_xent._demo.f"),
         ("losses.py", "from . import __main__", "losses imports numba_xent.__main__"),
         ("_dispatch.py", "from . import _cpu", "_dispatch imports numba_xent._cpu at once"),
         ("_cpu/memory.py", "from ..nn import f", "_cpu.memory imports numba_xent.nn.f"),

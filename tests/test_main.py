@@ -267,7 +267,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert exit_.value.code == 0
     output = capsys.readouterr().out
-    assert {"demo", "info"} <= {command.name for command in COMMANDS}
+    assert {"bench", "demo", "info"} <= {command.name for command in COMMANDS}
     for command in COMMANDS:
         assert re.search(rf"^ +{command.name} +{re.escape(command.summary)}$", output, re.MULTILINE)
 

@@ -5,26 +5,28 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from numba_xent._commandline import natural_int, positive_int
+
 
 def add_demo_options(parser: argparse.ArgumentParser) -> None:
     """Add the demo's options to its parser."""
     parser.add_argument(
         "--epochs",
-        type=_positive_int,
+        type=positive_int,
         default=20,
         metavar="N",
         help="passes over the examples (default: %(default)s)",
     )
     parser.add_argument(
         "--batch-size",
-        type=_positive_int,
+        type=positive_int,
         default=64,
         metavar="N",
         help="examples per step (default: %(default)s)",
     )
     parser.add_argument(
         "--seed",
-        type=_natural_int,
+        type=natural_int,
         default=0,
         metavar="N",
         help="seed of the split and of the order of the examples (default: %(default)s)",
@@ -50,24 +52,6 @@ def add_demo_options(parser: argparse.ArgumentParser) -> None:
         help="also draw the loss curve and the most confused examples; needs "
         'pip install "numba_xent[plot]"',
     )
-
-
-def _positive_int(text: str) -> int:
-    return _whole_number(text, at_least=1)
-
-
-def _natural_int(text: str) -> int:
-    return _whole_number(text, at_least=0)
-
-
-def _whole_number(text: str, *, at_least: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = at_least - 1
-    if value < at_least:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {at_least}")
-    return value
 
 
 def _fraction(text: str) -> float:

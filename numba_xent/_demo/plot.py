@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from numba_xent._commandline import new_figure, problem_with_plot
 from numba_xent._demo import DemoError
 from numba_xent._demo.data import Dataset, Split
 from numba_xent._demo.training import predict, scores
@@ -33,31 +32,8 @@ def check_plot(path: Path) -> None:
     DemoError
         If matplotlib is missing, or the file cannot be written.
     """
-    try:
-        importlib.import_module("matplotlib.figure")
-    except ImportError as error:
-        raise DemoError(
-            '--plot needs matplotlib, which is not installed: pip install "numba_xent[plot]"'
-        ) from error
-    try:
-        problem = _problem_with(path)
-    except OSError as error:
-        problem = error.strerror or str(error)
-    if problem:
-        raise DemoError(f"--plot {path}: {problem}")
-
-
-def _problem_with(path: Path) -> str | None:
-    """Say why a file cannot be written, as far as that can be seen without writing it."""
-    if path.is_dir():
-        return "this is a folder"
-    if path.suffix.lower() != ".png":
-        return "the name must end in .png"
-    if not path.parent.is_dir():
-        return f"there is no folder {path.parent}"
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        return "no permission to write there"
-    return None
+    if problem := problem_with_plot(path):
+        raise DemoError(problem)
 
 
 def save_plot(
@@ -91,11 +67,7 @@ def save_plot(
     DemoError
         If the file cannot be written.
     """
-    # Straight to the Agg canvas, without pyplot: needs no display, changes no global state.
-    figure = importlib.import_module("matplotlib.figure").Figure(
-        figsize=(10, 4.5), layout="constrained"
-    )
-    importlib.import_module("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+    figure = new_figure(10, 4.5)
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # inches
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.1), wspace=0.04)
     _draw_losses(left, losses, smallest_loss)
