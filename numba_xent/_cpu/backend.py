@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numba
 import numpy as np
 
-from .._arrays import Array, compute_dtype, dtype_name
+from .._arrays import Array, address, compute_dtype, dtype_name, in_dtype
 from .._layout import Layout, broadcast_strides, two_axes
 from . import memory
 from .kernels import Kernel, kernel
@@ -40,11 +40,17 @@ PARALLEL_ELEMENTS = 1 << 16
 """From so many logits on, a problem is worth waking other threads."""
 
 _OUTPUTS = frozenset(("loss", "d_logits", "d_labels"))
+_OPERANDS = ("logits", "labels", "loss", "weights", "upstream", "d_logits", "d_labels")
+"""Arrays of a problem in the order in which they are handled; None where there is none."""
+
 _WITH_CLASSES = frozenset(("logits", "labels", "d_logits", "d_labels"))
 _ADDRESS = struct.Struct("=q")
 _TASKS_AND_NUMBERS = struct.Struct("=q3d")
-_ADDRESS_OFFSETS = {name: DTYPE.fields[name][1] for name in TENSORS}  # type: ignore[index]
+_ADDRESS_OFFSETS = [DTYPE.fields[name][1] for name in _OPERANDS]  # type: ignore[index]
+_LOSSES_OFFSET = DTYPE.fields["losses"][1]  # type: ignore[index]
 _TASKS_OFFSET = DTYPE.fields["tasks"][1]  # type: ignore[index]
+
+_ONES = {compute: np.ones(1, compute) for compute in LANES}
 
 Meta = tuple[np.dtype[Any], tuple[int, ...], tuple[int, ...]]
 """The dtype, shape and strides of an array."""
@@ -79,8 +85,8 @@ class Recipe(NamedTuple):
         return kernel(self.compute, self.rows, self.dense, self.gradient, parallel)
 
 
-def _meta(array: Array) -> Meta:
-    return array.dtype, array.shape, array.strides
+def _metas(operands: tuple[Array | None, ...]) -> tuple[Meta | None, ...]:
+    return tuple([a if a is None else (a.dtype, a.shape, a.strides) for a in operands])
 
 
 def _lanes_lie_along_outer(
@@ -110,10 +116,10 @@ def _nbytes(meta: Meta) -> int:
 
 
 @functools.lru_cache(maxsize=1024)
-def _recipe(
-    axis: int, dense: bool, raw: bool, names: tuple[str, ...], metas: tuple[Meta, ...]
-) -> Recipe:
-    """Work out a recipe from what is known of the arrays: the logits, the labels, and others."""
+def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]) -> Recipe:
+    """Work out a recipe from what is known of the arrays, in the order of ``_OPERANDS``."""
+    given = {n: meta for n, meta in zip(_OPERANDS, operands, strict=True) if meta is not None}
+    names, metas = tuple(given), tuple(given.values())
     dtype, shape, strides = metas[0]
     compute = compute_dtype(dtype)
     lanes = LANES[compute]
@@ -158,8 +164,9 @@ def _recipe(
             and name in class_strides,
         )
     # Numbers that are 1 for every example have no array of their own.
-    tensors.setdefault("weights", Tensor(mover=memory.reader(compute, compute)))
-    tensors.setdefault("upstream", Tensor(mover=memory.reader(compute, compute)))
+    ones = Tensor(address=address(_ONES[compute]), mover=memory.reader(compute, compute))
+    tensors.setdefault("weights", ones)
+    tensors.setdefault("upstream", ones)
     tensors["losses"] = tensors["loss"]._replace(mover=memory.reader(compute, compute))
     vectors, tail = divmod(classes, lanes) if rows else (classes, 0)
     record = pack(
@@ -182,10 +189,6 @@ def _recipe(
     )
     large = classes * outer * inner >= PARALLEL_ELEMENTS
     return Recipe((), record.tobytes(), compute, rows, dense, gradient, large)
-
-
-_ONES = {compute: np.ones(1, compute) for compute in LANES}
-_ONE_ADDRESS = {compute: array.ctypes.data for compute, array in _ONES.items()}
 
 
 def _contiguous(name: str, array: Array, axis: int, dense: bool, batch: tuple[int, ...]) -> Array:
@@ -240,35 +243,28 @@ def solve(
         If a sparse label is not a class. Nothing has been written to `d_logits`.
     """
     axis, dense = problem.axis, not problem.sparse
-    arrays = {"logits": problem.logits, "labels": problem.labels, "loss": loss}
-    if dtype_name(problem.labels.dtype) not in memory.READABLE:
-        with np.errstate(over="ignore"):
-            arrays["labels"] = problem.labels.astype(compute_dtype(problem.logits.dtype))
-    optional = {
-        "weights": problem.weights,
-        "upstream": upstream,
-        "d_logits": d_logits,
-        "d_labels": d_labels,
-    }
-    arrays |= {name: array for name, array in optional.items() if array is not None}
-
-    recipe = _recipe(axis, dense, raw, tuple(arrays), tuple(map(_meta, arrays.values())))
-    replaced: dict[str, Array] = {}
+    labels = problem.labels
+    if dtype_name(labels.dtype) not in memory.READABLE:
+        labels = in_dtype(labels, problem.compute)
+    given = (problem.logits, labels, loss, problem.weights, upstream, d_logits, d_labels)
+    operands: tuple[Array | None, ...] = given
+    recipe = _recipe(axis, dense, raw, _metas(operands))
+    copied: dict[str, Array] = {}
     if recipe.copies:
-        replaced = {name: arrays[name] for name in recipe.copies}
-        batch = problem.batch_shape
-        for name, array in replaced.items():
-            arrays[name] = _contiguous(name, array, axis, dense, batch)
-        recipe = _recipe(axis, dense, raw, tuple(arrays), tuple(map(_meta, arrays.values())))
+        copied = {
+            name: _contiguous(name, array, axis, dense, problem.batch_shape)
+            for name, array in zip(_OPERANDS, given, strict=True)
+            if array is not None and name in recipe.copies
+        }
+        operands = tuple(map(copied.get, _OPERANDS, given))
+        recipe = _recipe(axis, dense, raw, _metas(operands))
 
     record = bytearray(recipe.template)
-    one = _ONE_ADDRESS[recipe.compute]
-    _ADDRESS.pack_into(record, _ADDRESS_OFFSETS["weights"], one)
-    _ADDRESS.pack_into(record, _ADDRESS_OFFSETS["upstream"], one)
-    for name, array in arrays.items():
-        _ADDRESS.pack_into(record, _ADDRESS_OFFSETS[name], array.ctypes.data)
-        if name == "loss":
-            _ADDRESS.pack_into(record, _ADDRESS_OFFSETS["losses"], array.ctypes.data)
+    for offset, array in zip(_ADDRESS_OFFSETS, operands, strict=True):
+        if array is not None:
+            _ADDRESS.pack_into(record, offset, address(array))
+    if raw:
+        _ADDRESS.pack_into(record, _LOSSES_OFFSET, address(copied.get("loss", loss)))
     parallel = recipe.large and begin_parallel()
     _TASKS_AND_NUMBERS.pack_into(
         record,
@@ -285,7 +281,8 @@ def solve(
             end_parallel()
     if bad:
         raise IndexError
-    for name, array in replaced.items():
-        if name in _OUTPUTS:
-            array[...] = arrays[name]
+    if copied:
+        for name, array in zip(_OPERANDS, given, strict=True):
+            if array is not None and name in _OUTPUTS and name in copied:
+                array[...] = copied[name]
     return total
