@@ -242,6 +242,17 @@ def test_misaligned_and_foreign_at_once() -> None:
     assert got.tolist() == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("value", [3.5e38, -1e300, [3.5e38]])
+def test_python_floats_that_do_not_fit(value: Any) -> None:
+    """A number too large for float32 is refused, alone or in a list; the largest is not."""
+    with pytest.raises(ValueError, match=r"x: .*does not fit float32"):
+        as_array(value, "x")
+    assert as_array(value, "x", F64).dtype == F64
+    largest = float(np.finfo(F32).max)
+    for fits in (largest, -largest, largest * (1 + 1e-9)):
+        assert np.isfinite(as_array(fits, "x"))
+
+
 GRID = np.zeros((4, 6), F32)
 
 
