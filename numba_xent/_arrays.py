@@ -6,8 +6,11 @@ int32 (int64 if they do not fit) or bool, as in ``tf.convert_to_tensor``.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import operator
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +22,10 @@ FLOAT_NAMES = ("float16", "bfloat16", "float32", "float64")
 """Names of the dtypes that logits, losses and gradients may have."""
 
 _INT32 = np.iinfo(np.int32)
+_FITS_FLOAT32 = float(np.finfo(np.float32).max)
+_FITS_ALL = float(np.finfo(np.float16).max)
+"""Numbers up to this size overflow in none of the float dtypes."""
+
 _CUDA_HINT = (
     "is a CUDA array, but this version of numba_xent computes on NumPy arrays only; copy it to the "
     "host first"
@@ -32,6 +39,38 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
     return name
 
 
+_HEADER = object.__basicsize__
+_word_at = ctypes.c_size_t.from_address
+
+
+def _address_of_data(array: Array) -> int:
+    """Read the address where NumPy's C structure has it: right after the header of the object."""
+    return _word_at(id(array) + _HEADER).value
+
+
+def _address_by_ctypes(array: Array) -> int:
+    """Ask NumPy for the address, which takes it most of a microsecond."""
+    return array.ctypes.data
+
+
+_PROBE = np.empty((2, 3))
+address = (
+    _address_of_data
+    if sys.implementation.name == "cpython"
+    and all(_address_of_data(a) == a.ctypes.data for a in (_PROBE, _PROBE[1], _PROBE.T[::-1]))
+    else _address_by_ctypes
+)
+"""The address of an array's first element, ``array.ctypes.data``."""
+
+
+def in_dtype(array: Array, dtype: str) -> Array:
+    """The array itself if it has that dtype, or a copy, infinite where a number does not fit."""
+    if dtype_name(array.dtype) == dtype and array.dtype.isnative:
+        return array
+    with np.errstate(over="ignore"):
+        return array.astype(dtype)
+
+
 def _leaves(value: Any) -> Iterator[Any]:
     if isinstance(value, (list, tuple)):
         for item in value:
@@ -42,6 +81,8 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 def _from_python(value: Any, name: str, floats: type[np.floating[Any]]) -> Array:
     """Python numbers, or nested lists of them (and perhaps of arrays)."""
+    if type(value) is float and abs(value) <= _FITS_FLOAT32:
+        return np.array(value, floats)
     leaves = list(_leaves(value))
     if any(isinstance(leaf, np.ma.MaskedArray) for leaf in leaves):
         raise TypeError(f"{name} holds a masked array, whose mask would be lost; pass its data")
@@ -177,12 +218,13 @@ def compute_dtype(dtype: np.dtype[Any]) -> str:
     return "float64" if dtype_name(dtype) == "float64" else "float32"
 
 
-def to_dtype(value: Any, dtype: np.dtype[Any]) -> Any:
+_NOTHING = contextlib.nullcontext()
+
+
+def to_dtype(value: float, dtype: np.dtype[Any]) -> Any:
     """A float64 number as a NumPy scalar of `dtype`; halves are rounded from float32."""
-    with np.errstate(over="ignore"):
-        if dtype.itemsize == 2:  # noqa: PLR2004
-            value = np.float32(value)
-        return dtype.type(value)
+    with _NOTHING if abs(value) <= _FITS_ALL else np.errstate(over="ignore"):
+        return dtype.type(np.float32(value) if dtype.itemsize == 2 else value)  # noqa: PLR2004
 
 
 def as_axis(axis: Any, name: str, rank: int) -> int:

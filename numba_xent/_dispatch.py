@@ -6,9 +6,11 @@ to import.
 
 from __future__ import annotations
 
+import functools
 from types import ModuleType
 
 
+@functools.cache
 def backend() -> ModuleType:
     """The module whose ``solve`` computes a problem."""
     from ._cpu import backend as cpu  # noqa: PLC0415

@@ -9,15 +9,17 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, ParamSpec, Protocol
 
 import numpy as np
 
 from ._arrays import (
     Array,
+    address,
     as_array,
     compute_dtype,
+    in_dtype,
     is_float,
     real_numbers,
     to_dtype,
@@ -116,8 +118,7 @@ def as_upstream(upstream: Any, shape: tuple[int, ...], compute: str) -> Array | 
         raise ValueError(
             f"upstream must have the shape of the value, {shape}, got shape {array.shape}"
         )
-    with np.errstate(over="ignore"):
-        return array.astype(compute, copy=False)
+    return in_dtype(array, compute)
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], position: str) -> None:
@@ -138,7 +139,7 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], position: 
         raise ValueError(f"out{position} must have shape {shape}, got {out.shape}")
     if not out.flags.writeable:
         raise ValueError(f"out{position} must be writeable, got a read-only array")
-    if has_internal_overlap(out.shape, out.strides, out.itemsize):
+    if not out.flags.forc and has_internal_overlap(out.shape, out.strides, out.itemsize):
         raise ValueError(f"out{position} must not have elements that share memory")
 
 
@@ -199,6 +200,10 @@ class Problem:
         The weights and the reduction; None to return each loss.
     label_gradient
         Whether the labels came as floats, so that they have a gradient.
+    batch_shape
+        The shape of the losses.
+    compute
+        The name of the compute dtype.
     """
 
     logits: Array
@@ -208,23 +213,19 @@ class Problem:
     smoothing: float = 0.0
     weighting: Weighting | None = None
     label_gradient: bool = True
+    batch_shape: tuple[int, ...] = field(init=False)
+    compute: str = field(init=False)
 
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """The shape of the losses."""
-        shape: tuple[int, ...] = self.logits.shape
-        return shape[: self.axis] + shape[self.axis + 1 :]
+    def __post_init__(self) -> None:
+        shape = self.logits.shape
+        self.batch_shape = shape[: self.axis] + shape[self.axis + 1 :]
+        self.compute = compute_dtype(self.logits.dtype)
 
     @property
     def classes(self) -> int:
         """The number of classes."""
         classes: int = self.logits.shape[self.axis]
         return classes
-
-    @property
-    def compute(self) -> str:
-        """The name of the compute dtype."""
-        return compute_dtype(self.logits.dtype)
 
     @property
     def weights(self) -> Array | None:
@@ -272,9 +273,8 @@ class Problem:
             with np.errstate(over="ignore"):
                 losses = self.weighting.apply(losses).astype(self.logits.dtype)
         value = self._result(losses, total)
-        return value, tuple(
-            deliver(buffers.get(name), out) for name, out in zip(wrt, outs, strict=True)
-        )
+        results = [deliver(buffers.get(name), out) for name, out in zip(wrt, outs, strict=True)]
+        return value, tuple(results)
 
     def _result(self, losses: Array, total: float) -> Any:
         if self.weighting is not None and self.weighting.divisor is not None:
@@ -398,7 +398,7 @@ class Problem:
 def _same_place(a: Array, b: Array) -> bool:
     """Whether two arrays are the same elements in the same order."""
     return (
-        a.ctypes.data == b.ctypes.data
+        address(a) == address(b)
         and a.strides == b.strides
         and a.shape == b.shape
         and a.dtype == b.dtype

@@ -6,6 +6,7 @@ are formed in float64, whatever the compute dtype.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +90,9 @@ class Reduction:
         canonical_key(key)
 
 
+_KEYS = Reduction.all()
+
+
 def canonical_key(key: object) -> str:
     """The key of :class:`Reduction` that is equal to `key`, which may be an array.
 
@@ -98,14 +102,12 @@ def canonical_key(key: object) -> str:
         If there is none.
     """
     try:
-        for known in Reduction.all():
+        for known in _KEYS:
             if key == known:
                 return known
     except ValueError:  # an array of several
         pass
-    raise ValueError(
-        f"reduction: Invalid Reduction Key {key}. Key should be one of {Reduction.all()}."
-    )
+    raise ValueError(f"reduction: Invalid Reduction Key {key}. Key should be one of {_KEYS}.")
 
 
 @dataclass(slots=True)
@@ -136,9 +138,7 @@ class Weighting:
         self.divisor = self._divisor()
 
     def _divisor(self) -> float | None:
-        size = 1
-        for n in self.shape:
-            size *= n
+        size = math.prod(self.shape)
         if self.reduction == Reduction.NONE:
             return None
         if self.reduction == Reduction.SUM:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ._arrays import Array, as_array, compute_dtype, is_float, real_numbers
+from ._arrays import Array, as_array, compute_dtype, in_dtype, is_float, real_numbers
 from ._collections import (
     LOSSES,
     NamedLoss,
@@ -65,9 +65,7 @@ _NO_LABEL_GRADIENT = (
 def _as_weights(value: Any, compute: str) -> tuple[Array, Array]:
     """Weights in their own and in the compute dtype."""
     given = as_array(value, "weights", np.float64 if compute == "float64" else np.float32)
-    with np.errstate(over="ignore"):
-        weights = real_numbers(given, "weights").astype(compute, copy=False)
-    return given, weights
+    return given, in_dtype(real_numbers(given, "weights"), compute)
 
 
 def _weighting(given: Array, weights: Array, shape: tuple[int, ...], reduction: str) -> Weighting:
@@ -317,19 +315,18 @@ def softmax_cross_entropy(
 
 def _as_smoothing(value: Any) -> float:
     """Label smoothing as a number; what is not greater than 0 smooths nothing."""
-    refusal = TypeError(f"label_smoothing must be a number, got {value!r}")
-    if isinstance(value, np.ma.MaskedArray):
-        raise refusal
-    if isinstance(value, np.ndarray) and value.size != 1:
-        raise ValueError(f"label_smoothing must be one number, got an array of shape {value.shape}")
-    if isinstance(value, (np.ndarray, np.generic)):
-        if value.dtype.kind not in "biuf" and not is_float(np.asarray(value)):
-            raise refusal
-        value = value.item()
-    if not isinstance(value, (bool, int, float)):
-        raise refusal
+    number = value
+    if isinstance(value, (np.ndarray, np.generic)) and not isinstance(value, np.ma.MaskedArray):
+        if value.size != 1:
+            raise ValueError(
+                f"label_smoothing must be one number, got an array of shape {value.shape}"
+            )
+        if value.dtype.kind in "biuf" or is_float(np.asarray(value)):
+            number = value.item()
+    if not isinstance(number, (bool, int, float)):
+        raise TypeError(f"label_smoothing must be a number, got {value!r}")
     try:
-        number = float(value)
+        number = float(number)
     except OverflowError:
         raise ValueError("label_smoothing is too large for a float") from None
     return number if number > 0 else 0.0

@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 import numba_xent as xent
-from numba_xent._arrays import as_array, as_axis, native
+from numba_xent._arrays import (
+    _address_by_ctypes,
+    _address_of_data,
+    address,
+    as_array,
+    as_axis,
+    in_dtype,
+    native,
+    to_dtype,
+)
 
 F16, F32, F64 = np.float16, np.float32, np.float64
 BF16 = ml_dtypes.bfloat16
@@ -231,6 +240,69 @@ def test_misaligned_and_foreign_at_once() -> None:
     assert got.flags.aligned
     assert got.dtype.isnative
     assert got.tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("value", [3.5e38, -1e300, [3.5e38]])
+def test_python_floats_that_do_not_fit(value: Any) -> None:
+    """A number too large for float32 is refused, alone or in a list; the largest is not."""
+    with pytest.raises(ValueError, match=r"x: .*does not fit float32"):
+        as_array(value, "x")
+    assert as_array(value, "x", F64).dtype == F64
+    largest = float(np.finfo(F32).max)
+    for fits in (largest, -largest, largest * (1 + 1e-9)):
+        assert np.isfinite(as_array(fits, "x"))
+
+
+GRID = np.zeros((4, 6), F32)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        GRID,
+        GRID[1:, 2::3],
+        GRID[::-1, ::-1],
+        GRID.T,
+        GRID[:0],
+        GRID[2, 3, ...],
+        np.broadcast_to(F32(1), (3, 2)),
+        np.zeros(3, BF16),
+        np.zeros(3, ">f8"),
+        np.frombuffer(b"12345678 ", F32, 2),
+        np.zeros(9, np.uint8)[1:].view(F64),
+        np.ma.masked_array(GRID, GRID == 0)[1:],
+        np.rec.array([(1, 2.0)] * 3)[1:],
+    ],
+)
+def test_address(values: np.ndarray) -> None:
+    """The address that is read from the object is the one that NumPy tells."""
+    assert address is _address_of_data
+    assert address(values) == values.ctypes.data == _address_by_ctypes(values)
+
+
+def test_in_dtype() -> None:
+    """Only what has another dtype or byte order is copied; too large numbers become infinite."""
+    values = np.array([1.5, -1e300])
+    assert in_dtype(values, "float64") is values
+    narrow = in_dtype(values, "float32")
+    assert narrow.dtype == F32
+    np.testing.assert_array_equal(narrow, [1.5, -np.inf])
+    swapped = in_dtype(values.astype(">f8"), "float64")
+    assert swapped.dtype.isnative
+    np.testing.assert_array_equal(swapped, values)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "largest", "too_large"),
+    [(F16, 65504.0, 65536.0), (BF16, 3.3e38, 3.4e38), (F32, 3.4e38, 1e39), (F64, 1e308, np.inf)],
+)
+def test_to_dtype(dtype: Any, largest: float, too_large: float) -> None:
+    """A number that does not fit is infinite, without a warning."""
+    for sign in (1, -1):
+        assert np.isfinite(to_dtype(sign * largest, np.dtype(dtype)))
+        assert to_dtype(sign * too_large, np.dtype(dtype)) == sign * np.inf
+    assert np.isnan(to_dtype(np.nan, np.dtype(dtype)))
+    assert type(to_dtype(1.0, np.dtype(dtype))) is dtype
 
 
 @pytest.mark.parametrize("rank", [1, 2, 5])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numba
 import numpy as np
 
-from .._arrays import Array, compute_dtype, dtype_name
+from .._arrays import Array, address, compute_dtype, dtype_name, in_dtype
 from .._layout import Layout, broadcast_strides, two_axes
 from . import memory
 from .kernels import Kernel, kernel
@@ -46,11 +46,17 @@ PARALLEL_ELEMENTS = 1 << 16
 """From so many logits on, a problem is worth waking other threads."""
 
 _OUTPUTS = frozenset(("loss", "d_logits", "d_labels"))
+_OPERANDS = ("logits", "labels", "loss", "weights", "upstream", "d_logits", "d_labels")
+"""Arrays of a problem in the order in which they are handled; None where there is none."""
+
 _WITH_CLASSES = frozenset(("logits", "labels", "d_logits", "d_labels"))
-_ADDRESS = struct.Struct("=q")
+_NUMBER = struct.Struct("=q")
 _TASKS_AND_NUMBERS = struct.Struct("=q3d")
-_ADDRESS_OFFSETS = {name: DTYPE.fields[name][1] for name in TENSORS}  # type: ignore[index]
+_ADDRESS_OFFSETS = [DTYPE.fields[name][1] for name in _OPERANDS]  # type: ignore[index]
+_LOSSES_OFFSET = DTYPE.fields["losses"][1]  # type: ignore[index]
+_STREAM_OFFSET = DTYPE.fields["d_logits"][1] + DTYPE["d_logits"].fields["stream"][1]  # type: ignore[index]
 _TASKS_OFFSET = DTYPE.fields["tasks"][1]  # type: ignore[index]
+
 
 Meta = tuple[np.dtype[Any], tuple[int, ...], tuple[int, ...]]
 """The dtype, shape and strides of an array."""
@@ -85,8 +91,8 @@ class Recipe(NamedTuple):
         return kernel(self.compute, self.rows, self.dense, self.gradient, parallel)
 
 
-def _meta(array: Array) -> Meta:
-    return array.dtype, array.shape, array.strides
+def _metas(operands: tuple[Array | None, ...]) -> tuple[Meta | None, ...]:
+    return tuple([a if a is None else (a.dtype, a.shape, a.strides) for a in operands])
 
 
 def _lanes_lie_along_outer(
@@ -108,18 +114,11 @@ def _mover(name: str, dtype: str, compute: str, dense: bool) -> int:
     return memory.reader(compute, dtype)
 
 
-def _streams(
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    step: int,
-    example: int,
-    axis: int,
-    in_place: bool,
-) -> bool:
+def _is_streamed(meta: Meta, axis: int, example: int) -> bool:
     """Whether a gradient is worth being written past the caches, and lies in one piece."""
-    # Where it replaces the logits, its lines are in the caches already.
-    contiguous = step == dtype.itemsize and example == step * shape[axis]
-    return contiguous and not in_place and _nbytes((dtype, shape, ())) >= STREAMED
+    dtype, shape, strides = meta
+    contiguous = strides[axis] == dtype.itemsize and example == strides[axis] * shape[axis]
+    return contiguous and _nbytes(meta) >= STREAMED
 
 
 def _nbytes(meta: Meta) -> int:
@@ -130,15 +129,10 @@ def _nbytes(meta: Meta) -> int:
 
 
 @functools.lru_cache(maxsize=1024)
-def _recipe(
-    axis: int,
-    dense: bool,
-    raw: bool,
-    in_place: bool,
-    names: tuple[str, ...],
-    metas: tuple[Meta, ...],
-) -> Recipe:
-    """Work out a recipe from what is known of the arrays: the logits, the labels, and others."""
+def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]) -> Recipe:
+    """Work out a recipe from what is known of the arrays, in the order of ``_OPERANDS``."""
+    given = {n: meta for n, meta in zip(_OPERANDS, operands, strict=True) if meta is not None}
+    names, metas = tuple(given), tuple(given.values())
     dtype, shape, strides = metas[0]
     compute = compute_dtype(dtype)
     batch = shape[:axis] + shape[axis + 1 :]
@@ -169,7 +163,7 @@ def _recipe(
     vectors, tail = divmod(classes, lanes) if rows else (classes, 0)
     group = max(1, min(lanes, GROUP // max(1, vectors))) if rows else lanes
     tensors = {}
-    for name, (own_dtype, own, _) in zip(names, metas, strict=True):
+    for name, (own_dtype, own, own_steps) in zip(names, metas, strict=True):
         first, second = cuts[name]
         step = class_strides.get(name, 0)
         index = name == "labels" and not dense
@@ -181,7 +175,7 @@ def _recipe(
             vector=lanes * step if rows else step,
             mover=_mover(name, dtype_name(own_dtype), compute, dense),
             plain=dtype_name(own_dtype) == ("int64" if index else compute),
-            stream=name == "d_logits" and _streams(own, own_dtype, step, second, axis, in_place),
+            stream=name == "d_logits" and _is_streamed((own_dtype, own, own_steps), axis, second),
         )
     tensors["losses"] = tensors["loss"]._replace(mover=memory.reader(compute, compute))
     record = pack(
@@ -259,46 +253,31 @@ def solve(
         If a sparse label is not a class. Nothing has been written to `d_logits`.
     """
     axis, dense = problem.axis, not problem.sparse
-    arrays = {"logits": problem.logits, "labels": problem.labels, "loss": loss}
-    if dtype_name(problem.labels.dtype) not in memory.READABLE:
-        with np.errstate(over="ignore"):
-            arrays["labels"] = problem.labels.astype(compute_dtype(problem.logits.dtype))
-    optional = {
-        "weights": problem.weights,
-        "upstream": upstream,
-        "d_logits": d_logits,
-        "d_labels": d_labels,
-    }
-    arrays |= {name: array for name, array in optional.items() if array is not None}
-
-    recipe = _recipe(
-        axis,
-        dense,
-        raw,
-        d_logits is problem.logits,
-        tuple(arrays),
-        tuple(map(_meta, arrays.values())),
-    )
-    replaced: dict[str, Array] = {}
+    labels = problem.labels
+    if dtype_name(labels.dtype) not in memory.READABLE:
+        labels = in_dtype(labels, problem.compute)
+    given = (problem.logits, labels, loss, problem.weights, upstream, d_logits, d_labels)
+    operands: tuple[Array | None, ...] = given
+    recipe = _recipe(axis, dense, raw, _metas(operands))
+    copied: dict[str, Array] = {}
     if recipe.copies:
-        replaced = {name: arrays[name] for name in recipe.copies}
-        batch = problem.batch_shape
-        for name, array in replaced.items():
-            arrays[name] = _contiguous(name, array, axis, dense, batch)
-        recipe = _recipe(
-            axis,
-            dense,
-            raw,
-            d_logits is problem.logits,
-            tuple(arrays),
-            tuple(map(_meta, arrays.values())),
-        )
+        copied = {
+            name: _contiguous(name, array, axis, dense, problem.batch_shape)
+            for name, array in zip(_OPERANDS, given, strict=True)
+            if array is not None and name in recipe.copies
+        }
+        operands = tuple(map(copied.get, _OPERANDS, given))
+        recipe = _recipe(axis, dense, raw, _metas(operands))
 
     record = bytearray(recipe.template)
-    for name, array in arrays.items():
-        _ADDRESS.pack_into(record, _ADDRESS_OFFSETS[name], array.ctypes.data)
-        if name == "loss":
-            _ADDRESS.pack_into(record, _ADDRESS_OFFSETS["losses"], array.ctypes.data)
+    for offset, array in zip(_ADDRESS_OFFSETS, operands, strict=True):
+        if array is not None:
+            _NUMBER.pack_into(record, offset, address(array))
+    if d_logits is not None and address(d_logits) == address(problem.logits):
+        # Its lines are in the caches already.
+        _NUMBER.pack_into(record, _STREAM_OFFSET, 0)
+    if raw:
+        _NUMBER.pack_into(record, _LOSSES_OFFSET, address(copied.get("loss", loss)))
     parallel = recipe.large and begin_parallel()
     _TASKS_AND_NUMBERS.pack_into(
         record,
@@ -315,7 +294,8 @@ def solve(
             end_parallel()
     if bad:
         raise IndexError
-    for name, array in replaced.items():
-        if name in _OUTPUTS:
-            array[...] = arrays[name]
+    if copied:
+        for name, array in zip(_OPERANDS, given, strict=True):
+            if array is not None and name in _OUTPUTS and name in copied:
+                array[...] = copied[name]
     return total
