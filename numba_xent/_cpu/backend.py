@@ -39,8 +39,9 @@ GROUP = 256
 STREAMED = 1 << 22
 """Bytes from which on a gradient is written past the caches."""
 
-KEPT = 8192
-"""Registers of exponentials that a task keeps: 512 KiB. Longer units read their logits twice."""
+KEPT = 512 << 10
+"""Bytes of exponentials that a task keeps. Longer units are cut into pieces of that size, which any
+thread may take, and read their logits twice."""
 
 PARALLEL_ELEMENTS = 1 << 16
 """From so many logits on, a problem is worth waking other threads."""
@@ -178,6 +179,9 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
             stream=name == "d_logits" and _is_streamed((own_dtype, own, own_steps), axis, second),
         )
     tensors["losses"] = tensors["loss"]._replace(mover=memory.reader(compute, compute))
+    chunks = max(1, -(-vectors // CHUNK))
+    piece = KEPT // (CHUNK * lanes * np.dtype(compute).itemsize)
+    pieces = -(-chunks // piece)
     record = pack(
         tuple(tensors.get(name, Tensor()) for name in TENSORS),
         Shape(
@@ -190,8 +194,10 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
             vectors=vectors,
             tail=tail,
             chunk=CHUNK,
-            chunks=max(1, -(-vectors // CHUNK)),
-            keep=vectors <= KEPT,
+            chunks=chunks,
+            piece=piece if pieces > 1 else chunks,
+            pieces=pieces,
+            keep=pieces == 1,
             raw=raw,
             tasks=1,
         ),

@@ -20,7 +20,16 @@ from .compile import compile_kernel, digest, inlined
 from .intrinsics import lanes_of, load, pointer, size_of, store, zeros
 from .lanes import total_of_lanes
 from .memory import read_indices
-from .schedule import lay_out, read_numbers, solve, workspace_size
+from .schedule import (
+    GRADIENTS,
+    SAVED,
+    STATES,
+    WHOLE,
+    lay_out,
+    read_numbers,
+    solve,
+    workspace_size,
+)
 from .stream import close_stage, open_stage
 from .vector import REGISTERS
 
@@ -72,16 +81,26 @@ def _labels_out_of_range(problem: Any, task: int) -> int:
 
 
 @inlined
-def _solve_task(problem: Any, task: int, zero: Any, dense: Any, gradient: Any, rows: Any) -> None:
-    """Solve the units of a task one after the other, with scratch memory of their own."""
+def _solve_task(
+    problem: Any,
+    saved: Any,
+    phase: int,
+    task: int,
+    zero: Any,
+    dense: Any,
+    gradient: Any,
+    rows: Any,
+) -> None:
+    """Solve the pieces of a task one after the other, with scratch memory of their own."""
     p = problem[0]
-    first, last = _share(p.outer * p.units, task, p.tasks)
+    first, last = _share(p.outer * p.units * p.pieces, task, p.tasks)
     scratch = np.empty(workspace_size(p, zero, gradient), np.uint8)
     work = lay_out(p, scratch.ctypes.data, zero, gradient)
     open_stage(work.stage)
     store(work.known, np.int64(-1))
-    for unit in range(first, last):
-        solve(p, unit, last, work, zero, dense, gradient, rows)
+    states = pointer(saved.ctypes.data)
+    for item in range(first, last):
+        solve(p, item, last, phase, states, work, zero, dense, gradient, rows)
     if p.d_logits.stream != 0:
         close_stage(work.stage)
     scratch[0] = 0
@@ -131,8 +150,26 @@ def _make(
                 bad += _labels_out_of_range(problem, task)
             if bad > 0:
                 return bad, 0.0
-        for task in numba.prange(tasks):
-            _solve_task(problem, task, zeros(compute, registers), has_dense, has_gradient, has_rows)
+        # One phase, or three: see `solve`.
+        saved = np.empty(1)
+        phase, stop = WHOLE, WHOLE + 1
+        if p.pieces > 1:
+            lanes = lanes_of(zeros(compute, registers))
+            saved = np.empty(p.outer * p.units * p.pieces * SAVED * lanes)
+            phase, stop = STATES, GRADIENTS + 1 if gradient else GRADIENTS
+        while phase < stop:
+            for task in numba.prange(tasks):
+                _solve_task(
+                    problem,
+                    saved,
+                    phase,
+                    task,
+                    zeros(compute, registers),
+                    has_dense,
+                    has_gradient,
+                    has_rows,
+                )
+            phase += 1
         if p.raw == 0:
             return bad, 0.0
         sums = np.empty((p.outer * _blocks(p, SUMMED), 2))

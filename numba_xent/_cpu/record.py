@@ -59,6 +59,8 @@ class Shape(NamedTuple):
         Classes left over for a last, partly filled register (rows only).
     chunk, chunks
         Registers in a chunk, and how many chunks there are.
+    piece, pieces
+        Chunks in a piece, and how many pieces there are: they are solved apart, by any thread.
     keep
         1 if the exponentials of all chunks are kept until the gradient is written.
     raw
@@ -77,6 +79,8 @@ class Shape(NamedTuple):
     tail: int
     chunk: int
     chunks: int
+    piece: int
+    pieces: int
     keep: int
     raw: int
     tasks: int

@@ -21,6 +21,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import literal_unroll
 
 from .._math.constants import constants
 from .._math.cross_entropy import (
@@ -413,13 +414,12 @@ def _following(p: Any, o: int, u: int, c: int, last: int, count: int, zero: Any)
     place = start_of(p.logits, o, u)
     next_u, next_o, next_c = u, o, c + 1
     if next_c == p.chunks:
-        unit = o * p.units + u + 1
         next_c, next_u = 0, u + 1
         if next_u == p.units:
             next_o, next_u = o + 1, 0
         count = min(p.group, p.inner - next_u * p.group)
-        if unit == last:
-            return _Next(-1, place, 0, 0, 0)
+    if _number_of(p, next_o, next_u, next_c) >= last:
+        return _Next(-1, place, 0, 0, 0)
     chunk = _chunk(p, next_c, 1, zero, True)
     if not is_direct(p.logits, chunk, p.logits.classes, zero):
         return _Next(-1, place, 0, 0, 0)
@@ -433,6 +433,7 @@ def _sum_rows(
     o: int,
     u: int,
     c: int,
+    end: int,
     last: int,
     count: int,
     tops: Any,
@@ -441,7 +442,7 @@ def _sum_rows(
     dense: Any,
     gradient: Any,
 ) -> tuple[int, Any]:
-    """Sum the chunks that share the maximum of chunk `c`; returns the chunk after them, too."""
+    """Sum the chunks that share the maximum of chunk `c`; returns what is next, too."""
     labels = None
     kept = None
     stage = None
@@ -479,14 +480,14 @@ def _sum_rows(
             after += 1
             if found:
                 known = coming.number
-            elif after < p.chunks:
+            elif after < end:
                 chunk = _chunk(p, after, count, zero, True)
                 _fetch(p.logits, o, u, r, chunk, -np.inf, work.logits, zero, True)
                 x = _operand(p, p.logits, o, u, r, chunk, work.logits, zero, True)
                 highest = max_of_chunk(x, chunk.tail, zero)
                 known = _number_of(p, o, u, after)
             store(work.maxima + r * size_of(zero), highest)
-            if after == p.chunks or any_lane(_exceeds(highest, top)):
+            if after == end or any_lane(_exceeds(highest, top)):
                 break
         leave_sums(work.sums, r, sums, zero, dense)
     store(work.known, np.int64(known))
@@ -499,6 +500,7 @@ def _sum_columns(
     o: int,
     u: int,
     c: int,
+    end: int,
     count: int,
     tops: Any,
     work: Workspace,
@@ -506,7 +508,7 @@ def _sum_columns(
     dense: Any,
     gradient: Any,
 ) -> tuple[int, Any]:
-    """Sum the chunks that share the maxima of chunk `c`; returns the chunk after them, too."""
+    """Sum the chunks that share the maxima of chunk `c`; returns what is next, too."""
     labels = None
     kept = None
     after = c
@@ -522,7 +524,7 @@ def _sum_columns(
         sums = sum_columns(x, labels, kept, tops, zero, sums)
         store(work.tops + after * lanes_of(zero) * size_of(_F64), widen(tops))
         after += 1
-        if after == p.chunks:
+        if after == end:
             break
         if any_lane(_exceeds(_max_of_unit(p, o, u, after, count, work, zero, None), tops)):
             break
@@ -535,6 +537,7 @@ def _state_from(
     o: int,
     u: int,
     c: int,
+    end: int,
     last: int,
     count: int,
     work: Workspace,
@@ -543,13 +546,13 @@ def _state_from(
     gradient: Any,
     rows: Any,
 ) -> tuple[int, State]:
-    """The state of as many chunks as share the maximum of chunk `c`, and the chunk after them."""
+    """The state of the chunks up to `end` that share the maximum of chunk `c`, and what is next."""
     tops = _max_of_unit(p, o, u, c, count, work, zero, rows)
     store(_number(work, _SLOT, zero), tops)
     if rows is not None:
-        after, sums = _sum_rows(p, o, u, c, last, count, tops, work, zero, dense, gradient)
+        after, sums = _sum_rows(p, o, u, c, end, last, count, tops, work, zero, dense, gradient)
     else:
-        after, sums = _sum_columns(p, o, u, c, count, tops, work, zero, dense, gradient)
+        after, sums = _sum_columns(p, o, u, c, end, count, tops, work, zero, dense, gradient)
     size = _classes_before(p, after, zero, rows) - _classes_before(p, c, zero, rows)
     return after, to_state(tops, sums, size)
 
@@ -560,26 +563,97 @@ def _exceeds(top: Any, before: Any) -> Any:
     return (top > before) | (top != top)
 
 
+# ---- one unit -------------------------------------------------------------------------------
+#
+# Most units are solved at a stroke. Those in several pieces take three phases, each of which is over
+# for all pieces before the next begins: a state of each piece, the losses, and the gradients.
+
+WHOLE, STATES, LOSSES, GRADIENTS = 0, 1, 2, 3
+SAVED = len(State._fields)
+"""Registers of float64 that are handed from phase to phase for each piece."""
+
+
+@inlined
+def _state_of(
+    p: Any,
+    o: int,
+    u: int,
+    piece: int,
+    last: int,
+    count: int,
+    work: Workspace,
+    zero: Any,
+    dense: Any,
+    gradient: Any,
+    rows: Any,
+) -> State:
+    """The state of a piece of a unit."""
+    first = piece * p.piece
+    end = min(p.chunks, first + p.piece)
+    after = first
+    while after < end:
+        c = after
+        after, part = _state_from(p, o, u, c, end, last, count, work, zero, dense, gradient, rows)
+        # Most units have one chunk: nothing to merge.
+        if c == first:
+            state = part
+        else:
+            state = merge(state, part)
+    return state
+
+
+@inlined
+def _save(place: Any, values: Any) -> None:
+    """Put registers of float64 next to each other."""
+    for i, value in enumerate(literal_unroll(values)):
+        store(place + i * size_of(value), value)
+
+
+@inlined
+def _load_state(place: Any, like: Any) -> State:
+    """A state that was saved."""
+    n = size_of(like)
+    return State(
+        load(place, like),
+        load(place + n, like),
+        load(place + 2 * n, like),
+        load(place + 3 * n, like),
+        load(place + 4 * n, like),
+        load(place + 5 * n, like),
+        load(place + 6 * n, like),
+        load(place + 7 * n, like),
+        load(place + 8 * n, like),
+        load(place + 9 * n, like),
+        load(place + 10 * n, like),
+    )
+
+
 @inlined
 def solve(
     p: Any,
-    unit: int,
+    item: int,
     last: int,
+    phase: int,
+    saved: Any,
     work: Workspace,
     zero: Any,
     dense: Any,
     gradient: Any,
     rows: Any,
 ) -> None:
-    """Losses and gradients of one unit.
+    """Losses and gradients of one piece of a unit.
 
     Parameters
     ----------
     p
         The problem, a record as :mod:`.record` describes it.
-    unit, last
-        The number of the unit, counted over all outer indices, and that of the first one that is
-        not to be solved by the same task.
+    item, last
+        The number of the piece, counted over all units of all outer indices, and that of the first
+        one that is not to be solved by the same task.
+    phase
+        What is to be done.
+    saved
+        What the phases hand to each other, `SAVED` registers for each piece.
     work
         Scratch memory.
     zero
@@ -589,30 +663,75 @@ def solve(
     rows
         Not None for rows, None for columns.
     """
+    unit, piece = item // p.pieces, item % p.pieces
     o, u = unit // p.units, unit % p.units
     count = min(p.group, p.inner - u * p.group)
-    after = 0
-    while after < p.chunks:
-        c = after
-        after, part = _state_from(p, o, u, c, last, count, work, zero, dense, gradient, rows)
-        # Most units have one chunk: nothing to merge.
-        if c == 0:
-            state = part
+    like = widen(zero)
+    size = SAVED * size_of(like)
+    own = saved + item * size
+    if phase == LOSSES and piece != 0:
+        return
+    row = Finished(like, like, like)
+    scale = like
+    at_label = like
+    indices = work.indices
+    if phase != GRADIENTS:
+        if phase != LOSSES:
+            end = (last // p.pieces) * p.chunks + (last % p.pieces) * p.piece
+            state = _state_of(p, o, u, piece, end, count, work, zero, dense, gradient, rows)
         else:
-            state = merge(state, part)
+            state = _load_state(own, like)
+            for i in range(1, p.pieces):
+                state = merge(state, _load_state(own + i * size, like))
+        if phase == STATES:
+            _save(own, state)
+            return
+        row, scale, at_label = _conclude(p, o, u, count, state, work, zero, dense, gradient)
+        if phase == LOSSES:
+            _save(own, (row.top, row.log_sum, row.inverse, scale, at_label))
+            return
+    elif dense is None or gradient is not None:
+        first = own + -piece * size
+        n = size_of(like)
+        row = Finished(load(first, like), load(first + n, like), load(first + 2 * n, like))
+        scale = load(first + 3 * n, like)
+        at_label = load(first + 4 * n, like)
+    if gradient is not None:
+        if dense is None:
+            indices = _labels_of(p, o, u, count, work)
+        store(_number(work, _SCALE, zero), spread(scale, zero))
+        value = spread(at_label, zero)
+        for c in range(piece * p.piece, min(p.chunks, (piece + 1) * p.piece)):
+            chunk = _chunk(p, c, count, zero, rows)
+            _write_gradients(p, o, u, c, chunk, count, row, indices, value, work, zero, dense, rows)
 
+
+@inlined
+def _conclude(
+    p: Any,
+    o: int,
+    u: int,
+    count: int,
+    state: State,
+    work: Workspace,
+    zero: Any,
+    dense: Any,
+    gradient: Any,
+) -> tuple[Finished, Any, Any]:
+    """Write the losses of a unit.
+
+    Returns what its gradients need: the row, their scale, and the gradient of the labels' classes.
+    """
     row = finish(state)
+    z = row.top
     if dense is not None:
         loss = dense_loss(state, row, p.keep_label, p.uniform)
         real = widen(lane_numbers(zero)) < np.float64(count)
         lost = (loss != loss) & (row.log_sum == row.log_sum) & real
         if any_lane(lost):
             loss = where(lost, _loss_class_by_class(p, o, u, count, row, work, zero), loss)
-        indices = work.indices
-        z = row.top
     else:
-        indices = _labels_of(p, o, u, count, work)
-        z = _logits_at_labels(p, o, u, count, indices, work, zero)
+        z = _logits_at_labels(p, o, u, count, _labels_of(p, o, u, count, work), work, zero)
         loss = sparse_loss(z, row)
     weight = widen(zero)
     if gradient is not None or p.raw == 0:
@@ -621,19 +740,12 @@ def solve(
         # Rounded first, so that it is the weight times what unweighted losses are.
         loss = widen(convert(loss, zero)) * weight
     _write_numbers(p.loss, o, u, count, loss, work, zero)
-
-    if gradient is not None:
-        upstream = _read_optional(p.upstream, o, u, count, work, zero)
-        scale = upstream * weight * p.scale
-        store(_number(work, _SCALE, zero), spread(scale, zero))
-        at_label = zero
-        if dense is None:
-            at_label = spread(sparse_label_gradient(probability(z, row), scale), zero)
-        for c in range(p.chunks):
-            chunk = _chunk(p, c, count, zero, rows)
-            _write_gradients(
-                p, o, u, c, chunk, count, row, indices, at_label, work, zero, dense, rows
-            )
+    if gradient is None:
+        return row, weight, weight
+    scale = _read_optional(p.upstream, o, u, count, work, zero) * weight * p.scale
+    if dense is not None:
+        return row, scale, scale
+    return row, scale, sparse_label_gradient(probability(z, row), scale)
 
 
 # ---- the backward pass ----------------------------------------------------------------------
