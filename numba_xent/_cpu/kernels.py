@@ -16,7 +16,7 @@ import numpy as np
 
 from .._math.compensated import accumulate, total_of
 from .._math.primitives import widen
-from .compile import compile_kernel, digest, inlined
+from .compile import compile_kernel, digest, inlined, merged
 from .intrinsics import lanes_of, load, pointer, size_of, store, zeros
 from .lanes import total_of_lanes
 from .memory import read_indices
@@ -56,7 +56,7 @@ def _blocks(p: Any, size: int) -> int:
     return (p.inner + size - 1) // size
 
 
-@inlined
+@merged
 def _labels_out_of_range(problem: Any, task: int) -> int:
     """How many labels of a task's share are not classes."""
     p = problem[0]
@@ -80,7 +80,7 @@ def _labels_out_of_range(problem: Any, task: int) -> int:
     return bad
 
 
-@inlined
+@merged
 def _solve_task(
     problem: Any,
     saved: Any,
@@ -106,7 +106,7 @@ def _solve_task(
     scratch[0] = 0
 
 
-@inlined
+@merged
 def _sum_of_block(problem: Any, block: int, zero: Any) -> tuple[float, float]:
     """The sum of ``loss * weight`` over a block of examples in their order, as a pair."""
     p = problem[0]

@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba.core import types
-from numba.extending import overload
 
 from .._math.compensated import accumulate, add_pairs
 from .._math.constants import constants
 from .._math.cross_entropy import State
 from .._math.primitives import maximum, where, widen
-from .compile import inlined
+from .compile import for_types, inlined
 from .intrinsics import (
     evens,
     first_lane,
@@ -65,7 +64,7 @@ def add_term(high: Any, low: Any, term: Any) -> Any:
     raise NotImplementedError
 
 
-@overload(add_term, strict=False)
+@for_types(add_term)
 def _add_term(high: Any, low: Any, term: Any) -> Any:
     if term.dtype is types.float32:
         return lambda high, low, term: (high + widen(term), low)
@@ -136,7 +135,7 @@ def _leave(place: Any, r: int, high: Any, low: Any, zero: Any) -> None:
     raise NotImplementedError
 
 
-@overload(_leave, strict=False)
+@for_types(_leave)
 def _leave_overload(place: Any, r: int, high: Any, low: Any, zero: Any) -> Any:
     if zero.dtype is types.float32:
 
@@ -157,7 +156,7 @@ def _gather(place: Any, zero: Any) -> Any:
     raise NotImplementedError
 
 
-@overload(_gather, strict=False)
+@for_types(_gather)
 def _gather_overload(place: Any, zero: Any) -> Any:
     if zero.dtype is types.float32:
 
@@ -225,7 +224,7 @@ def _tree(high: Any, low: Any) -> Any:
     raise NotImplementedError
 
 
-@overload(_tree, strict=False)
+@for_types(_tree)
 def _tree_overload(high: Any, low: Any) -> Any:
     if high.lanes == 1:
         return lambda high, low: (first_lane(high), first_lane(low))

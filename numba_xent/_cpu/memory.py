@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from numba import types
-from numba.extending import overload, register_jitable
 
 from .._math.half import (
     bfloat16_to_float,
@@ -26,7 +25,7 @@ from .._math.half import (
     float_to_bfloat16,
     float_to_float16,
 )
-from .compile import compile_callback, digest
+from .compile import compile_callback, digest, for_types, jitable
 from .intrinsics import (
     bits_register,
     call_at,
@@ -67,7 +66,7 @@ _READER = types.void(*[types.int64] * 7, types.float64)
 _WRITER = types.void(*[types.int64] * 7)
 
 
-@register_jitable
+@jitable
 def _is_transposed(tile: Any, stored: Any, zero: Any) -> bool:
     """Whether the numbers lie next to each other across registers, not within them."""
     _, _, vector, lanes, vectors = tile
@@ -80,7 +79,7 @@ def _loop_over_blocks(width: int) -> Any:
     The last block overlaps the one before, where the width does not divide what there is.
     """
 
-    @register_jitable
+    @jitable
     def copy_blocks(tile: Any, stored: Any, buffer: Any, stride: int, like: Any, copy: Any) -> None:
         address, lane, _, _, vectors = tile
         for i in range((vectors + width - 1) // width):
@@ -98,7 +97,7 @@ def _copy_blocks(
     raise NotImplementedError
 
 
-@overload(_copy_blocks, strict=False, prefer_literal=True)
+@for_types(_copy_blocks, prefer_literal=True)
 def _copy_blocks_overload(
     tile: Any, stored: Any, buffer: Any, stride: int, like: Any, copy: Any, width: Any
 ) -> Any:
@@ -129,7 +128,7 @@ def _copy_transposed(
     raise NotImplementedError
 
 
-@overload(_copy_transposed, strict=False)
+@for_types(_copy_transposed)
 def _copy_transposed_overload(
     tile: Any, stored: Any, buffer: Any, stride: int, like: Any, copy: Any
 ) -> Any:
@@ -139,7 +138,7 @@ def _copy_transposed_overload(
     )
 
 
-@register_jitable
+@jitable
 def _read_numbers(tile: Any, stored: Any, buffer: Any, stride: int, zero: Any) -> None:
     """Copy a tile of plain numbers, of the type of `stored`, to registers like `zero`."""
     address, lane, vector, lanes, vectors = tile
@@ -156,7 +155,7 @@ def _read_numbers(tile: Any, stored: Any, buffer: Any, stride: int, zero: Any) -
                 store(buffer + v * stride + i * number, value)
 
 
-@register_jitable
+@jitable
 def _read_halves(tile: Any, to_float: Any, buffer: Any, stride: int, zero: Any) -> None:
     """Copy a tile of halves, whose bits `to_float` understands, to registers like `zero`."""
     address, lane, vector, lanes, vectors = tile
@@ -178,7 +177,7 @@ def _read_halves(tile: Any, to_float: Any, buffer: Any, stride: int, zero: Any) 
         store(target, convert(to_float(bits), zero))
 
 
-@register_jitable
+@jitable
 def _write_numbers(tile: Any, stored: Any, buffer: Any, stride: int, zero: Any) -> None:
     """Copy registers like `zero` to a tile of plain numbers of the type of `stored`."""
     address, lane, vector, lanes, vectors = tile
@@ -195,7 +194,7 @@ def _write_numbers(tile: Any, stored: Any, buffer: Any, stride: int, zero: Any) 
                 store_as(address + v * vector + i * lane, value, stored)
 
 
-@register_jitable
+@jitable
 def _write_halves(tile: Any, from_float: Any, buffer: Any, stride: int, zero: Any) -> None:
     """Copy registers like `zero` to a tile of halves, whose bits `from_float` makes."""
     address, lane, vector, lanes, vectors = tile
@@ -322,7 +321,7 @@ def writer(compute: str, dtype: str) -> int:
     return compile_callback(function, _WRITER, f"write_{dtype}_from_{compute}")
 
 
-@register_jitable
+@jitable
 def read_tile(
     t: Any,
     place: Any,
@@ -347,7 +346,7 @@ def read_tile(
         call_at(t.mover, (place + i * lane, lane, t.vector, used, vectors, part, stride, padding))
 
 
-@register_jitable
+@jitable
 def write_tile(
     t: Any, place: Any, lane: int, lanes: int, vectors: int, buffer: Any, zero: Any
 ) -> None:
@@ -360,7 +359,7 @@ def write_tile(
         call_at(t.mover, (place + i * lane, lane, t.vector, used, vectors, part, size_of(zero)))
 
 
-@register_jitable
+@jitable
 def read_indices(t: Any, place: Any, count: int, buffer: Any) -> None:
     """Copy `count` sparse labels to int64 numbers."""
     call_at(t.mover, (place, t.example, 0, count, 1, buffer, 0, np.nan))

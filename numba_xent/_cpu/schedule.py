@@ -55,7 +55,7 @@ from .chunk import (
     sum_row,
     tile_of,
 )
-from .compile import inlined
+from .compile import inlined, merged
 from .intrinsics import (
     any_lane,
     convert,
@@ -369,7 +369,7 @@ def _number_of(p: Any, o: int, u: int, c: int) -> int:
     return (o * p.units + u) * p.chunks + c
 
 
-@inlined
+@merged
 def _max_of_unit(
     p: Any, o: int, u: int, c: int, count: int, work: Workspace, zero: Any, rows: Any
 ) -> Any:
@@ -427,7 +427,7 @@ def _following(p: Any, o: int, u: int, c: int, last: int, count: int, zero: Any)
     return _Next(_number_of(p, next_o, next_u, next_c), place, count, chunk.full, chunk.tail)
 
 
-@inlined
+@merged
 def _sum_rows(
     p: Any,
     o: int,
@@ -494,7 +494,7 @@ def _sum_rows(
     return after, gather_sums(work.sums, zero, dense)
 
 
-@inlined
+@merged
 def _sum_columns(
     p: Any,
     o: int,
@@ -531,7 +531,7 @@ def _sum_columns(
     return after, sums
 
 
-@inlined
+@merged
 def _state_from(
     p: Any,
     o: int,
@@ -573,7 +573,7 @@ SAVED = len(State._fields)
 """Registers of float64 that are handed from phase to phase for each piece."""
 
 
-@inlined
+@merged
 def _state_of(
     p: Any,
     o: int,
@@ -628,7 +628,7 @@ def _load_state(place: Any, like: Any) -> State:
     )
 
 
-@inlined
+@merged
 def solve(
     p: Any,
     item: int,
@@ -706,7 +706,7 @@ def solve(
             _write_gradients(p, o, u, c, chunk, count, row, indices, value, work, zero, dense, rows)
 
 
-@inlined
+@merged
 def _conclude(
     p: Any,
     o: int,
@@ -751,7 +751,7 @@ def _conclude(
 # ---- the backward pass ----------------------------------------------------------------------
 
 
-@inlined
+@merged
 def _write_gradients(
     p: Any,
     o: int,
@@ -809,7 +809,7 @@ def _write_gradients(
             put(p.d_logits, place, chunk, lane, work.output, zero)
 
 
-@inlined
+@merged
 def _return_to_logits(
     p: Any,
     o: int,

@@ -18,13 +18,12 @@ from numba.core.typing.templates import AbstractTemplate, Signature, infer_globa
 from numba.extending import (
     lower_builtin,
     models,
-    overload,
-    register_jitable,
     register_model,
     type_callable,
 )
 
 from .._math import compensated, constants, cross_entropy, exponential, half, primitives
+from .compile import for_types, jitable
 
 LANES = {"float32": 16, "float64": 8}
 """Lanes of a register of 64 bytes, for each compute dtype."""
@@ -279,7 +278,7 @@ _define(primitives.to_float, lambda i: with_dtype(i, _FLOAT_OF[dtype_of(i)]), _e
 _define(primitives.widen, lambda x: with_dtype(x, types.float64), _emit_widen, 1)
 
 
-@overload(constants.constants, strict=False)
+@for_types(constants.constants)
 def _constants(x: Any) -> Callable[[Any], constants.Constants]:
     of_dtype = constants.FLOAT32 if dtype_of(x) is types.float32 else constants.FLOAT64
 
@@ -323,4 +322,4 @@ for _function in (
     half.bfloat16_to_float,
     half.float_to_bfloat16,
 ):
-    register_jitable(_function)
+    jitable(_function)
