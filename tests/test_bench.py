@@ -329,7 +329,7 @@ def test_streaming_stores_are_streaming() -> None:
 
     @numba.njit
     def fill(array: np.ndarray) -> None:
-        store_streaming(pointer(array.ctypes.data), bits_register(zeros("float32")))
+        store_streaming(pointer(array.ctypes.data), bits_register(zeros("float32", 1)))
         fence()
 
     whole = np.ones(256, np.uint8)

@@ -50,11 +50,9 @@ gaps from the next register alone (8 % slower so). Four at a time would not fit 
 
 BLOCK = 4 * WIDE
 """Registers of a row that are summed plainly before their sum is added to a float64 or compensated
-one. The rounding errors of the lanes average out."""
-
-FEW = 4
-"""The same for columns, where each lane is an example and nothing averages out."""
-
+one. The rounding errors of the lanes average out. In columns each lane is
+an example, and each term is added on its own: two or four at a time are 10 % faster, and 2.1 or 2.2
+ulp off at worst instead of 1.7."""
 
 LINE = 64
 """Bytes of a cache line."""
@@ -301,39 +299,22 @@ def _add_terms(sums: Sums, count: Any, terms: _Terms, labels: Any) -> Sums:
 
 
 @inlined
-def _add_column(
-    x: Tile, labels: Any, e: Any, v: int, top: Any, zero: Any, count: Any, terms: _Terms
-) -> tuple[Any, _Terms]:
-    """Add one class of many examples to plain sums."""
-    place = x.address + v * x.step
-    prefetch(place + x.ahead)
-    z = load(place, zero)
-    label = _label(labels, v * _step(labels), zero)
-    below, exponential, terms = _add_register(z, labels, label, _all(zero), top, terms)
-    if e is not None:
-        store(e.address + v * e.step, exponential)
-    return count_top(below, count), terms
-
-
-@inlined
 def sum_columns(x: Tile, labels: Any, e: Any, top: Any, zero: Any, sums: Sums) -> Sums:
     """Add a chunk to the sums of the examples in the lanes.
 
     Without `labels` nothing is added about them, without `e` no exponential is kept.
     """
     nothing = _Terms(zero, zero, zero, zero)
-    blocks = x.full // FEW * FEW
-    for v in range(0, blocks, FEW):
-        count = sums.count
-        terms = nothing
-        for w in range(FEW):
-            count, terms = _add_column(x, labels, e, v + w, top, zero, count, terms)
-        sums = _add_terms(sums, count, terms, labels)
-    count = sums.count
-    terms = nothing
-    for v in range(blocks, x.full):
-        count, terms = _add_column(x, labels, e, v, top, zero, count, terms)
-    return _add_terms(sums, count, terms, labels)
+    for v in range(x.full):
+        place = x.address + v * x.step
+        prefetch(place + x.ahead)
+        z = load(place, zero)
+        label = _label(labels, v * _step(labels), zero)
+        below, exponential, terms = _add_register(z, labels, label, _all(zero), top, nothing)
+        if e is not None:
+            store(e.address + v * e.step, exponential)
+        sums = _add_terms(sums, count_top(below, sums.count), terms, labels)
+    return sums
 
 
 @inlined
