@@ -56,7 +56,7 @@ def _blocks(p: Any, size: int) -> int:
     return (p.inner + size - 1) // size
 
 
-@merged
+@inlined
 def _labels_out_of_range(problem: Any, task: int) -> int:
     """How many labels of a task's share are not classes."""
     p = problem[0]
@@ -80,7 +80,7 @@ def _labels_out_of_range(problem: Any, task: int) -> int:
     return bad
 
 
-@merged
+@inlined
 def _solve_task(
     problem: Any,
     saved: Any,
@@ -106,7 +106,7 @@ def _solve_task(
     scratch[0] = 0
 
 
-@merged
+@inlined
 def _sum_of_block(problem: Any, block: int, zero: Any) -> tuple[float, float]:
     """The sum of ``loss * weight`` over a block of examples in their order, as a pair."""
     p = problem[0]

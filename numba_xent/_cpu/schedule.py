@@ -494,7 +494,7 @@ def _sum_rows(
     return after, gather_sums(work.sums, zero, dense)
 
 
-@merged
+@inlined
 def _sum_columns(
     p: Any,
     o: int,
@@ -531,7 +531,7 @@ def _sum_columns(
     return after, sums
 
 
-@merged
+@inlined
 def _state_from(
     p: Any,
     o: int,
@@ -573,7 +573,7 @@ SAVED = len(State._fields)
 """Registers of float64 that are handed from phase to phase for each piece."""
 
 
-@merged
+@inlined
 def _state_of(
     p: Any,
     o: int,
@@ -706,7 +706,7 @@ def solve(
             _write_gradients(p, o, u, c, chunk, count, row, indices, value, work, zero, dense, rows)
 
 
-@merged
+@inlined
 def _conclude(
     p: Any,
     o: int,
