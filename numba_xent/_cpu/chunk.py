@@ -254,10 +254,7 @@ def _label(labels: Any, offset: int, like: Any) -> Any:
     """The labels at an offset of a tile; anything if there are none."""
     if labels is None:
         return like
-    place = labels.address + offset
-    for i in range(0, size_of(like), LINE):
-        prefetch(place + (labels.ahead + i))
-    return load(place, like)
+    return load(labels.address + offset, like)
 
 
 @inlined
@@ -306,9 +303,7 @@ def sum_columns(x: Tile, labels: Any, e: Any, top: Any, zero: Any, sums: Sums) -
     """
     nothing = _Terms(zero, zero, zero, zero)
     for v in range(x.full):
-        place = x.address + v * x.step
-        prefetch(place + x.ahead)
-        z = load(place, zero)
+        z = load(x.address + v * x.step, zero)
         label = _label(labels, v * _step(labels), zero)
         below, exponential, terms = _add_register(z, labels, label, _all(zero), top, nothing)
         if e is not None:
@@ -324,6 +319,9 @@ def _add_wide(
     """Add the registers side by side at an offset of a row to plain sums."""
     z = load(x.address + offset, top)
     label = _label(labels, offset, top)
+    if labels is not None:
+        for i in range(0, size_of(top), LINE):
+            prefetch(labels.address + (offset + labels.ahead + i))
     below, exponential, terms = _add_register(z, labels, label, _all(top), top, terms)
     if e is not None:
         store(e.address + offset, exponential)

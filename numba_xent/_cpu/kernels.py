@@ -16,7 +16,7 @@ import numpy as np
 
 from .._math.compensated import accumulate, total_of
 from .._math.primitives import widen
-from .compile import compile_kernel, digest, inlined, merged
+from .compile import compile_kernel, digest, inlined
 from .intrinsics import lanes_of, load, pointer, size_of, store, zeros
 from .lanes import total_of_lanes
 from .memory import read_indices
