@@ -1,7 +1,9 @@
 """The CPU backend: how the formulas of ``_math`` are scheduled over lanes, rows and threads.
 
-From the inside out: :mod:`.vector` (SIMD registers as a Numba type), :mod:`.memory` (strided memory
-of any dtype as tiles of such registers), :mod:`.schedule` (one row, or one group of rows, from
-logits to gradient), :mod:`.kernels` (serial and parallel loops over all rows, built and cached),
-:mod:`.backend` (a problem in, arrays out).
+From the inside out: :mod:`.vector` and :mod:`.intrinsics` (SIMD registers as a Numba type),
+:mod:`.transpose` and :mod:`.memory` (strided memory of any dtype as tiles of such registers),
+:mod:`.lanes` (from lanes to examples), :mod:`.chunk` (the passes over a few KiB of classes),
+:mod:`.stream` (outputs past the caches), :mod:`.schedule` (a few examples, from logits to gradient),
+:mod:`.kernels` (serial and parallel loops over all of them), :mod:`.backend` (a problem in, arrays
+out). :mod:`.compile` and :mod:`.cache` make functions machine code.
 """
