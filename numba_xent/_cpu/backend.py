@@ -33,8 +33,9 @@ NEAR = 64
 CHUNK = 256
 """Registers in a chunk: 16 KiB, a third of an L1 cache."""
 
-GROUP = 256
-"""Registers of examples that are solved together, if one has fewer."""
+GROUP = CHUNK
+"""Registers of examples that are solved together. No more than a chunk: then examples of several
+chunks are solved one by one, as they must be."""
 
 STREAMED = 1 << 22
 """Bytes from which on a gradient is written past the caches."""

@@ -50,9 +50,8 @@ gaps from the next register alone (8 % slower so). Four at a time would not fit 
 
 BLOCK = 4 * WIDE
 """Registers of a row that are summed plainly before their sum is added to a float64 or compensated
-one. The rounding errors of the lanes average out. In columns each lane is
-an example, and each term is added on its own: two or four at a time are 10 % faster, and 2.1 or 2.2
-ulp off at worst instead of 1.7."""
+one. The rounding errors of the lanes average out. In columns each lane is an example, and each term
+is added on its own: two or four at a time are 10 % faster, but 2.1 or 2.2 ulp off instead of 1.7."""
 
 LINE = 64
 """Bytes of a cache line."""
@@ -349,8 +348,9 @@ def sum_row(
 ) -> tuple[Sums, Any]:
     """Add a chunk of a row to its sums, and find the maximum of the chunk that follows.
 
-    While this chunk is computed, the other comes from memory; it must not be shorter. Meanwhile the `stage`, if there is one, is emptied. Without `labels` nothing is added about them, without `e` no
-    exponential is kept.
+    While this chunk is computed, the other comes from memory; it must not be shorter. Meanwhile the
+    `stage`, if there is one, is emptied. Without `labels` nothing is added about them, without `e`
+    no exponential is kept.
     """
     wide_zero = join(zero, zero)
     wide_top = join(top, top)

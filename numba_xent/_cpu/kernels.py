@@ -17,21 +17,14 @@ import numpy as np
 from .._math.compensated import accumulate, total_of
 from .._math.primitives import widen
 from .compile import compile_kernel, digest, inlined
+from .examples import read_numbers
 from .intrinsics import lanes_of, load, pointer, size_of, store, zeros
 from .lanes import total_of_lanes
 from .memory import read_indices
-from .schedule import (
-    GRADIENTS,
-    SAVED,
-    STATES,
-    WHOLE,
-    lay_out,
-    read_numbers,
-    solve,
-    workspace_size,
-)
+from .schedule import GRADIENTS, SAVED, STATES, WHOLE, solve
 from .stream import close_stage, open_stage
 from .vector import REGISTERS
+from .workspace import lay_out, workspace_size
 
 Kernel = Callable[[np.ndarray[Any, Any]], tuple[int, float]]
 

@@ -1,0 +1,157 @@
+"""The backward pass: the gradients of a unit, from its exponentials."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .._math.constants import constants
+from .._math.cross_entropy import Finished
+from .._math.exponential import exp
+from .._math.primitives import where, widen
+from .chunk import (
+    Chunk,
+    Tile,
+    exp_of_chunk,
+    gradient_of_chunk,
+    label_gradient_of_chunk,
+    put,
+    scale_chunk,
+    tile_of,
+)
+from .compile import inlined, merged
+from .examples import FACTOR, OTHER, SCALE, SLOT, of_example, slot_of
+from .intrinsics import any_lane, first_lane, lanes_of, load, size_of, spread, store
+from .stream import stage_for
+from .unit import fetch_chunk, kept_chunk, lane_step, operand, passes, place_of
+from .workspace import Workspace
+
+_F64, _I64 = np.float64(0), np.int64(0)
+
+
+@merged
+def write_gradients(
+    p: Any,
+    o: int,
+    u: int,
+    c: int,
+    chunk: Chunk,
+    count: int,
+    row: Finished,
+    indices: Any,
+    at_label: Any,
+    work: Workspace,
+    zero: Any,
+    dense: Any,
+    rows: Any,
+) -> None:
+    """Write the gradients of one chunk of a unit."""
+    factor = row.inverse * widen(constants(zero).scale_down)
+    rescale = False
+    if p.keep != 0 and p.chunks > 1:
+        # Exponentials stand against a smaller maximum, perhaps. Far below the row's, the factor
+        # between them would be subnormal: then a part of it goes to the exponentials first.
+        stood = load(work.tops + c * lanes_of(zero) * size_of(_F64), row.top)
+        factor = factor * exp(stood - row.top)
+        down = widen(constants(zero).scale_down * constants(zero).scale_down)
+        tiny = factor < down
+        rescale = any_lane(tiny)
+        store(slot_of(work, OTHER, zero), spread(where(tiny, down, 1.0), zero))
+        factor = where(tiny, factor / down, factor)
+    store(slot_of(work, FACTOR, zero), spread(factor, zero))
+    to = _output(p.d_logits, p, o, u, chunk, count, work, zero, rows)
+    for r in range(passes(count, rows)):
+        e = kept_chunk(p, r, chunk, work, zero)
+        scale = of_example(rows, slot_of(work, SCALE, zero), r, zero)
+        if p.keep == 0 or p.d_labels.address != 0:
+            _return_to_logits(p, o, u, r, chunk, row, e, scale, work, zero, rows)
+        if rescale:
+            other = of_example(rows, slot_of(work, OTHER, zero), r, zero)
+            scale_chunk(e, chunk.tail, other, zero)
+        if p.d_logits.address != 0:
+            labels = None
+            if dense is not None:
+                buffer = work.labels + r * work.example
+                if p.chunks > 1:
+                    fetch_chunk(p.labels, o, u, r, chunk, 0.0, buffer, zero, rows)
+                labels = operand(p, p.labels, o, u, r, chunk, buffer, zero, rows)
+            place = to + r * p.d_logits.example
+            lane = lane_step(p.d_logits, rows)
+            out = tile_of(p.d_logits, place, chunk, lane, 0, work.output, zero)
+            own_factor = of_example(rows, slot_of(work, FACTOR, zero), r, zero)
+            gradient_of_chunk(p, e, labels, out, chunk.tail, own_factor, scale, zero)
+            if dense is None:
+                slot = slot_of(work, SLOT, zero)
+                store(slot, at_label)
+                _put_at_labels(r, count, chunk, indices, out, slot, zero, rows)
+            put(p.d_logits, place, chunk, lane, work.output, zero)
+
+
+@merged
+def _return_to_logits(
+    p: Any,
+    o: int,
+    u: int,
+    r: int,
+    chunk: Chunk,
+    row: Finished,
+    e: Tile,
+    scale: Any,
+    work: Workspace,
+    zero: Any,
+    rows: Any,
+) -> None:
+    """Do what needs the logits once more: exponentials not kept, and the gradient by the labels."""
+    slot = slot_of(work, SLOT, zero)
+    buffer = work.logits + r * work.example
+    if p.chunks > 1:
+        fetch_chunk(p.logits, o, u, r, chunk, 0.0, buffer, zero, rows)
+    x = operand(p, p.logits, o, u, r, chunk, buffer, zero, rows)
+    store(slot, spread(row.top, zero))
+    top = of_example(rows, slot, r, zero)
+    if p.keep == 0:
+        exp_of_chunk(x, e, chunk.tail, top, zero)
+    if p.d_labels.address != 0:
+        store(slot, spread(row.log_sum, zero))
+        log_sum = of_example(rows, slot, r, zero)
+        place = place_of(p.d_labels, o, u, r, chunk)
+        lane = lane_step(p.d_labels, rows)
+        out = tile_of(p.d_labels, place, chunk, lane, 0, work.output, zero)
+        label_gradient_of_chunk(x, out, chunk.tail, top, log_sum, scale, zero)
+        put(p.d_labels, place, chunk, lane, work.output, zero)
+
+
+@inlined
+def _output(
+    t: Any, p: Any, o: int, u: int, chunk: Chunk, count: int, work: Workspace, zero: Any, rows: Any
+) -> Any:
+    """Where to write a chunk of the unit's outputs: to memory or on the stage."""
+    place = place_of(t, o, u, 0, chunk)
+    if t.stream == 0:
+        return place
+    size = count * t.example
+    if p.chunks > 1:
+        size = chunk.full * t.vector + chunk.tail * t.classes
+    return stage_for(work.stage, place, size)
+
+
+@inlined
+def _put_at_labels(
+    r: int, count: int, chunk: Chunk, indices: Any, out: Tile, values: Any, zero: Any, rows: Any
+) -> None:
+    """Put the gradients of the labels' classes over what all classes got."""
+    number = size_of(first_lane(zero))
+    if rows is None:
+        for i in range(count):
+            v = load(indices + i * size_of(_I64), _I64) - chunk.first
+            if 0 <= v < chunk.full:
+                value = load(values + i * number, first_lane(zero))
+                store(out.address + v * out.step + i * number, value)
+    else:
+        j = load(indices + r * size_of(_I64), _I64) - chunk.first * lanes_of(zero)
+        whole = chunk.full * lanes_of(zero)
+        if 0 <= j < whole:
+            store(out.address + j * number, load(values + r * number, first_lane(zero)))
+        elif whole <= j < whole + chunk.tail:
+            store(out.tail + (j - whole) * number, load(values + r * number, first_lane(zero)))

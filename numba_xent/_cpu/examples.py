@@ -1,0 +1,133 @@
+"""Numbers of the examples of a unit, in the lanes of a register: read, written, and looked up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .._math.constants import constants
+from .._math.cross_entropy import Finished, class_loss, smooth
+from .._math.primitives import widen
+from .compile import inlined
+from .intrinsics import (
+    first_lane,
+    load,
+    load_part,
+    pointer,
+    size_of,
+    spread,
+    store,
+    store_part,
+)
+from .memory import read_indices, read_tile, write_tile
+from .workspace import Workspace
+
+_I64 = np.int64(0)
+
+SLOT, FACTOR, SCALE, OTHER = 0, 1, 2, 3
+"""Registers of ``Workspace.examples``; the first is free to use for a moment."""
+
+
+@inlined
+def slot_of(work: Workspace, which: int, zero: Any) -> Any:
+    """The place of one of the registers for numbers of examples."""
+    return work.examples + which * size_of(zero)
+
+
+@inlined
+def of_example(rows: Any, place: Any, r: int, zero: Any) -> Any:
+    """A register of numbers of examples (columns), or that of example `r` in all lanes (rows)."""
+    if rows is None:
+        return load(place, zero)
+    return spread(widen(load(place + r * size_of(first_lane(zero)), first_lane(zero))), zero)
+
+
+@inlined
+def _is_contiguous(t: Any, zero: Any) -> bool:
+    return t.plain != 0 and t.example == size_of(first_lane(zero))
+
+
+@inlined
+def start_of(t: Any, o: int, u: int) -> Any:
+    """Where a unit's elements of a tensor begin."""
+    return pointer(t.address) + (o * t.outer + u * t.unit)
+
+
+@inlined
+def read_numbers(t: Any, place: Any, count: int, buffer: Any, zero: Any) -> Any:
+    """A number of each of `count` examples, in the lanes of a float64 register; 0 in the others."""
+    if _is_contiguous(t, zero):
+        return widen(load_part(place, count, zero))
+    read_tile(t, place, t.example, count, 1, 0.0, buffer, zero)
+    return widen(load(buffer, zero))
+
+
+@inlined
+def read_optional(t: Any, o: int, u: int, count: int, work: Workspace, zero: Any) -> Any:
+    """Like `read_numbers`; ones where there is no tensor."""
+    if t.address == 0:
+        return widen(zero + constants(zero).one)
+    return read_numbers(t, start_of(t, o, u), count, slot_of(work, SLOT, zero), zero)
+
+
+@inlined
+def write_numbers(
+    t: Any, o: int, u: int, count: int, value: Any, work: Workspace, zero: Any
+) -> None:
+    """Write a number of each example of the unit."""
+    place = start_of(t, o, u)
+    if _is_contiguous(t, zero):
+        store_part(place, spread(value, zero), count)
+    else:
+        slot = slot_of(work, SLOT, zero)
+        store(slot, spread(value, zero))
+        write_tile(t, place, t.example, count, 1, slot, zero)
+
+
+@inlined
+def labels_of(p: Any, o: int, u: int, count: int, work: Workspace) -> Any:
+    """Where the unit's sparse labels lie, as int64."""
+    place = start_of(p.labels, o, u)
+    if p.labels.plain != 0 and p.labels.example == size_of(_I64):
+        return place
+    read_indices(p.labels, place, count, work.indices)
+    return work.indices
+
+
+@inlined
+def logits_at_labels(
+    p: Any, o: int, u: int, count: int, indices: Any, work: Workspace, zero: Any
+) -> Any:
+    """The logit of each example's label, as float64 in the lanes."""
+    x = start_of(p.logits, o, u)
+    number = size_of(first_lane(zero))
+    slot = slot_of(work, SLOT, zero)
+    other = slot_of(work, OTHER, zero)
+    store(slot, zero)
+    for i in range(count):
+        label = load(indices + i * size_of(_I64), _I64)
+        place = x + (label * p.logits.classes + i * p.logits.example)
+        if p.logits.plain != 0:
+            z = load(place, first_lane(zero))
+        else:
+            read_tile(p.logits, place, p.logits.example, 1, 1, np.nan, other, zero)
+            z = load(other, first_lane(zero))
+        store(slot + i * number, z)
+    return widen(load(slot, zero))
+
+
+@inlined
+def loss_class_by_class(
+    p: Any, o: int, u: int, count: int, row: Finished, work: Workspace, zero: Any
+) -> Any:
+    """The loss as a plain sum of its terms, for labels whose sum is not finite."""
+    x = start_of(p.logits, o, u)
+    y = start_of(p.labels, o, u)
+    slot = slot_of(work, SLOT, zero)
+    total = widen(zero)
+    for j in range(p.classes):
+        z = read_numbers(p.logits, x + j * p.logits.classes, count, slot, zero)
+        label = read_numbers(p.labels, y + j * p.labels.classes, count, slot, zero)
+        total = total + class_loss(smooth(label, p.keep_label, p.uniform), z, row)
+    return total

@@ -1,0 +1,249 @@
+"""The forward pass: from the logits and labels of a unit to its state."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._math.cross_entropy import State, merge
+from .._math.primitives import widen
+from .chunk import is_direct, max_of_chunk, row_tile, sum_columns, sum_row
+from .compile import inlined, merged
+from .examples import SLOT, of_example, slot_of, start_of
+from .intrinsics import any_lane, lanes_of, load, size_of, store
+from .lanes import gather_sums, largest_of_examples, leave_sums, no_sums, to_state
+from .unit import chunk_of, classes_before, fetch_chunk, kept_chunk, operand, place_of
+from .workspace import Workspace
+
+_F64, _I64 = np.float64(0), np.int64(0)
+
+
+@inlined
+def _number_of(p: Any, o: int, u: int, c: int) -> int:
+    """The number of a chunk, counted over all units."""
+    return (o * p.units + u) * p.chunks + c
+
+
+@merged
+def _max_of_unit(
+    p: Any, o: int, u: int, c: int, count: int, work: Workspace, zero: Any, rows: Any
+) -> Any:
+    """The maximum of a chunk of each example, in the lanes of a register."""
+    chunk = chunk_of(p, c, count, zero, rows)
+    if rows is None:
+        fetch_chunk(p.logits, o, u, 0, chunk, -np.inf, work.logits, zero, rows)
+        x = operand(p, p.logits, o, u, 0, chunk, work.logits, zero, rows)
+        return max_of_chunk(x, chunk.tail, zero)
+    if load(work.known, _I64) != _number_of(p, o, u, c):
+        for r in range(count):
+            buffer = work.logits + r * work.example
+            fetch_chunk(p.logits, o, u, r, chunk, -np.inf, buffer, zero, rows)
+            x = operand(p, p.logits, o, u, r, chunk, buffer, zero, rows)
+            store(work.maxima + r * size_of(zero), max_of_chunk(x, chunk.tail, zero))
+    return largest_of_examples(work.maxima, zero)
+
+
+class _Next(NamedTuple):
+    """The chunks of rows whose maximum is found while other chunks are summed.
+
+    Attributes
+    ----------
+    number
+        Counted over all units; -1 if there are none, or if they must be copied first.
+    place
+        Where that of the first row lies.
+    rows, full, tail
+        How many rows there are, and full registers and a tail in each.
+    """
+
+    number: int
+    place: Any
+    rows: int
+    full: int
+    tail: int
+
+
+@inlined
+def _following(p: Any, o: int, u: int, c: int, last: int, count: int, zero: Any) -> _Next:
+    """What comes after chunk `c` of the `count` rows of a unit."""
+    place = start_of(p.logits, o, u)
+    rows = count
+    next_u, next_o, next_c = u, o, c + 1
+    if next_c == p.chunks:
+        next_c, next_u = 0, u + 1
+        if next_u == p.units:
+            next_o, next_u = o + 1, 0
+        rows = min(p.group, p.inner - next_u * p.group)
+    number = _number_of(p, next_o, next_u, next_c)
+    chunk = chunk_of(p, next_c, 1, zero, True)
+    # After a unit that is not full, not all rows of the next would be met.
+    if number >= last or rows > count or not is_direct(p.logits, chunk, p.logits.classes, zero):
+        return _Next(-1, place, 0, 0, 0)
+    place = place_of(p.logits, next_o, next_u, 0, chunk)
+    return _Next(number, place, rows, chunk.full, chunk.tail)
+
+
+@merged
+def _sum_rows(
+    p: Any,
+    o: int,
+    u: int,
+    c: int,
+    end: int,
+    last: int,
+    count: int,
+    tops: Any,
+    work: Workspace,
+    zero: Any,
+    dense: Any,
+    gradient: Any,
+) -> tuple[int, Any]:
+    """Sum the chunks that share the maximum of chunk `c`; returns what is next, too."""
+    labels = None
+    kept = None
+    stage = None
+    if gradient is not None:
+        stage = work.stage
+    after = c
+    known = -1
+    coming = _following(p, o, u, c, last, count, zero)
+    for r in range(count):
+        top = of_example(True, slot_of(work, SLOT, zero), r, zero)
+        sums = no_sums(_I64, zero)
+        after = c
+        while True:
+            chunk = chunk_of(p, after, count, zero, True)
+            x = operand(p, p.logits, o, u, r, chunk, work.logits + r * work.example, zero, True)
+            if dense is not None:
+                buffer = work.labels + r * work.example
+                fetch_chunk(p.labels, o, u, r, chunk, 0.0, buffer, zero, True)
+                labels = operand(p, p.labels, o, u, r, chunk, buffer, zero, True)
+            if gradient is not None:
+                kept = kept_chunk(p, r, chunk, work, zero)
+            if p.chunks > 1:
+                coming = _following(p, o, u, after, last, count, zero)
+            # What is not there, or is shorter, is found later; this chunk stands in for it.
+            found = coming.number >= 0 and r < coming.rows and coming.full >= chunk.full
+            following, tail = x, chunk.tail
+            if found:
+                place = coming.place + r * p.logits.example
+                following = row_tile(place, coming.full, coming.tail, zero)
+                tail = coming.tail
+            sums, highest = sum_row(
+                x, following, tail, labels, kept, chunk.tail, top, stage, zero, sums
+            )
+            store(work.tops + after * lanes_of(zero) * size_of(_F64), widen(tops))
+            after += 1
+            if found:
+                known = coming.number
+            elif after < end:
+                chunk = chunk_of(p, after, count, zero, True)
+                fetch_chunk(p.logits, o, u, r, chunk, -np.inf, work.logits, zero, True)
+                x = operand(p, p.logits, o, u, r, chunk, work.logits, zero, True)
+                highest = max_of_chunk(x, chunk.tail, zero)
+                known = _number_of(p, o, u, after)
+            store(work.maxima + r * size_of(zero), highest)
+            if after == end or any_lane(_exceeds(highest, top)):
+                break
+        leave_sums(work.sums, r, sums, zero, dense)
+    store(work.known, np.int64(known))
+    return after, gather_sums(work.sums, zero, dense)
+
+
+@inlined
+def _sum_columns(
+    p: Any,
+    o: int,
+    u: int,
+    c: int,
+    end: int,
+    count: int,
+    tops: Any,
+    work: Workspace,
+    zero: Any,
+    dense: Any,
+    gradient: Any,
+) -> tuple[int, Any]:
+    """Sum the chunks that share the maxima of chunk `c`; returns what is next, too."""
+    labels = None
+    kept = None
+    after = c
+    sums = no_sums(zero, zero)
+    while True:
+        chunk = chunk_of(p, after, count, zero, None)
+        x = operand(p, p.logits, o, u, 0, chunk, work.logits, zero, None)
+        if dense is not None:
+            fetch_chunk(p.labels, o, u, 0, chunk, 0.0, work.labels, zero, None)
+            labels = operand(p, p.labels, o, u, 0, chunk, work.labels, zero, None)
+        if gradient is not None:
+            kept = kept_chunk(p, 0, chunk, work, zero)
+        sums = sum_columns(x, labels, kept, tops, zero, sums)
+        store(work.tops + after * lanes_of(zero) * size_of(_F64), widen(tops))
+        after += 1
+        if after == end:
+            break
+        if any_lane(_exceeds(_max_of_unit(p, o, u, after, count, work, zero, None), tops)):
+            break
+    return after, sums
+
+
+@inlined
+def _exceeds(top: Any, before: Any) -> Any:
+    """Whether there is a larger maximum, or NaN."""
+    return (top > before) | (top != top)
+
+
+@inlined
+def _state_from(
+    p: Any,
+    o: int,
+    u: int,
+    c: int,
+    end: int,
+    last: int,
+    count: int,
+    work: Workspace,
+    zero: Any,
+    dense: Any,
+    gradient: Any,
+    rows: Any,
+) -> tuple[int, State]:
+    """The state of the chunks up to `end` that share the maximum of chunk `c`, and what is next."""
+    tops = _max_of_unit(p, o, u, c, count, work, zero, rows)
+    store(slot_of(work, SLOT, zero), tops)
+    if rows is not None:
+        after, sums = _sum_rows(p, o, u, c, end, last, count, tops, work, zero, dense, gradient)
+    else:
+        after, sums = _sum_columns(p, o, u, c, end, count, tops, work, zero, dense, gradient)
+    size = classes_before(p, after, zero, rows) - classes_before(p, c, zero, rows)
+    return after, to_state(tops, sums, size)
+
+
+@inlined
+def state_of(
+    p: Any,
+    o: int,
+    u: int,
+    piece: int,
+    last: int,
+    count: int,
+    work: Workspace,
+    zero: Any,
+    dense: Any,
+    gradient: Any,
+    rows: Any,
+) -> State:
+    """The state of a piece of a unit."""
+    first = piece * p.piece
+    end = min(p.chunks, first + p.piece)
+    after = first
+    while after < end:
+        c = after
+        after, part = _state_from(p, o, u, c, end, last, count, work, zero, dense, gradient, rows)
+        # Most units have one chunk: nothing to merge.
+        if c == first:
+            state = part
+        else:
+            state = merge(state, part)
+    return state

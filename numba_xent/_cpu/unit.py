@@ -1,0 +1,75 @@
+"""The chunks of a unit: their extents, and where they lie in memory and in buffers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .chunk import AHEAD, Chunk, Tile, fetch, tile_of
+from .compile import inlined
+from .examples import start_of
+from .intrinsics import lanes_of, size_of
+from .workspace import Workspace
+
+
+@inlined
+def chunk_of(p: Any, c: int, count: int, zero: Any, rows: Any) -> Chunk:
+    """The extent of a chunk of a unit."""
+    first = c * p.chunk
+    tail = p.tail if c == p.chunks - 1 else 0
+    lanes = lanes_of(zero) if rows is not None else count
+    return Chunk(first, min(p.chunk, p.vectors - first), lanes, tail)
+
+
+@inlined
+def classes_before(p: Any, c: int, zero: Any, rows: Any) -> int:
+    """How many classes of an example lie in the chunks before one."""
+    if c == p.chunks:
+        return p.classes
+    return c * p.chunk * lanes_of(zero) if rows is not None else c * p.chunk
+
+
+@inlined
+def lane_step(t: Any, rows: Any) -> int:
+    """The step from one lane to the next."""
+    return t.example if rows is None else t.classes
+
+
+@inlined
+def passes(count: int, rows: Any) -> int:
+    """How many times the classes of a unit are gone through: once for each example, or once."""
+    return 1 if rows is None else count
+
+
+@inlined
+def place_of(t: Any, o: int, u: int, r: int, chunk: Chunk) -> Any:
+    """Where a chunk of an example of a tensor begins."""
+    return start_of(t, o, u) + (r * t.example + chunk.first * t.vector)
+
+
+@inlined
+def fetch_chunk(
+    t: Any, o: int, u: int, r: int, chunk: Chunk, padding: Any, buffer: Any, zero: Any, rows: Any
+) -> None:
+    """Copy a chunk of an operand to its buffer, if it cannot be loaded where it lies."""
+    fetch(t, place_of(t, o, u, r, chunk), chunk, lane_step(t, rows), padding, buffer, zero)
+
+
+@inlined
+def operand(
+    p: Any, t: Any, o: int, u: int, r: int, chunk: Chunk, buffer: Any, zero: Any, rows: Any
+) -> Tile:
+    """A chunk of an operand, once fetched."""
+    ahead = t.unit if p.chunks == 1 else p.chunk * t.vector
+    if rows is not None:
+        ahead += AHEAD
+    return tile_of(t, place_of(t, o, u, r, chunk), chunk, lane_step(t, rows), ahead, buffer, zero)
+
+
+@inlined
+def kept_chunk(p: Any, r: int, chunk: Chunk, work: Workspace, zero: Any) -> Tile:
+    """Where the exponentials of a chunk are kept."""
+    register = size_of(zero)
+    start = work.exponentials + r * work.example
+    if p.keep != 0:
+        start = start + chunk.first * register
+    return Tile(start, register, chunk.full, start + chunk.full * register, 0, 0)
