@@ -1,0 +1,87 @@
+"""Kernels are templates: plain functions whose names get a meaning for each specialisation.
+
+A kernel calls the formulas of ``_math`` and the functions of its own module by their names, and
+reads memory and sizes through names that its module only declares. :func:`specialise` copies the
+functions of a module with all those names bound: to instructions, to constants, and to copies of
+the formulas for the compute dtype. In float32, ``exp`` is the GPU's own power of two.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from types import FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from .._math import compensated, cross_entropy, exponential
+from .._math.constants import FLOAT32, FLOAT64
+from . import device
+from .device import inlined
+
+_PRIMITIVES = {
+    name: getattr(device, name)
+    for name in ("fma", "where", "maximum", "bits", "from_bits", "to_float", "widen")
+}
+_LOG2_E = np.float32(1.4426950408889634)
+
+
+def _functions(module: ModuleType) -> dict[str, FunctionType]:
+    """The functions that a module defines itself."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, FunctionType) and value.__module__ == module.__name__
+    }
+
+
+def _copy(function: FunctionType, scope: dict[str, Any]) -> FunctionType:
+    return FunctionType(function.__code__, scope, function.__name__, function.__defaults__)
+
+
+def specialise(module: ModuleType, bindings: Mapping[str, Any]) -> dict[str, Any]:
+    """The functions of a module, with its names bound.
+
+    Parameters
+    ----------
+    module
+        Its functions call one another and what is bound.
+    bindings
+        What names of the module mean.
+
+    Returns
+    -------
+    dict
+        The functions by their names, to be called from kernels.
+    """
+    scope = {**vars(module), **bindings}
+    own = {name: inlined(_copy(function, scope)) for name, function in _functions(module).items()}
+    own.update((name, bindings[name]) for name in own if name in bindings)
+    scope.update(own)
+    return own
+
+
+def entry(module: ModuleType, name: str, bindings: Mapping[str, Any]) -> Callable[..., Any]:
+    """A kernel of a module, ready to be compiled."""
+    functions = {k: v for k, v in specialise(module, bindings).items() if k != name}
+    return _copy(_functions(module)[name], {**vars(module), **bindings, **functions})
+
+
+def _exp_scaled_float32(d: Any) -> Any:
+    return device.exp2(d * _LOG2_E) * FLOAT32.scale_up
+
+
+@functools.cache
+def formulas(compute: str) -> Mapping[str, Any]:
+    """The functions of ``_math`` for numbers of the compute dtype, by their names.
+
+    ``log_of_sum``, and so ``finish``, compute in float64 in either case.
+    """
+    values = FLOAT32 if compute == "float32" else FLOAT64
+    names: dict[str, Any] = {**_PRIMITIVES, "constants": inlined(lambda x: values)}
+    if compute == "float32":
+        names["exp_scaled"] = inlined(_exp_scaled_float32)
+    for module in (compensated, exponential, cross_entropy):
+        names.update(specialise(module, names))
+    return names
