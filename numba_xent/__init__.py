@@ -1,9 +1,9 @@
 """Softmax cross-entropy for arrays: TensorFlow's semantics, at the speed of memory."""
 
-from . import losses, nn
+from . import cuda, losses, nn
 from ._config import show_config
 from .autodiff import value_and_grad
 
 __version__ = "0.1.0"
 
-__all__ = ["losses", "nn", "show_config", "value_and_grad"]
+__all__ = ["cuda", "losses", "nn", "show_config", "value_and_grad"]

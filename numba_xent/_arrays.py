@@ -12,9 +12,11 @@ import functools
 import operator
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+
+from ._device import is_on_gpu
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -25,11 +27,6 @@ _INT32 = np.iinfo(np.int32)
 _FITS_FLOAT32 = float(np.finfo(np.float32).max)
 _FITS_ALL = float(np.finfo(np.float16).max)
 """Numbers up to this size overflow in none of the float dtypes."""
-
-_CUDA_HINT = (
-    "is a CUDA array, but this version of numba_xent computes on NumPy arrays only; copy it to the "
-    "host first"
-)
 
 
 @functools.cache
@@ -124,7 +121,7 @@ def _with_chosen_dtype(array: Array, leaves: list[Any]) -> Array:
 
 
 def as_array(value: Any, name: str, floats: type[np.floating[Any]] = np.float32) -> Array:
-    """`value` as a NumPy array that is not copied if it is one.
+    """`value` as a NumPy array that is not copied if it is one; CUDA arrays stay where they are.
 
     Parameters
     ----------
@@ -140,7 +137,8 @@ def as_array(value: Any, name: str, floats: type[np.floating[Any]] = np.float32)
     ValueError
         If it is None, ragged, or a Python number beyond its dtype.
     TypeError
-        If it is a masked or CUDA array, or cannot be made an array of numbers.
+        If it is a masked array, cannot be made an array of numbers, or is a CUDA array where
+        there is no CUDA.
     """
     if type(value) is np.ndarray:
         array = value
@@ -154,8 +152,10 @@ def as_array(value: Any, name: str, floats: type[np.floating[Any]] = np.float32)
         array = _from_python(value, name, floats)
     elif isinstance(value, (str, bytes)):
         raise TypeError(f"{name} must be an array of numbers, got {type(value).__name__}")
-    elif hasattr(value, "__cuda_array_interface__"):
-        raise TypeError(f"{name} {_CUDA_HINT}")
+    elif is_on_gpu(value):
+        from ._dispatch import device_array  # noqa: PLC0415 - compilers are slow to import
+
+        array = cast("Array", device_array(value, name))  # as far as checks go
     else:
         array = _from_object(value, name)
     if array.dtype.kind in "OSUMm" or (array.dtype.kind == "V" and array.dtype.names is not None):

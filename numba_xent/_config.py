@@ -31,7 +31,7 @@ def show_config() -> dict[str, Any]:
         Versions of numba_xent, Python, NumPy, Numba, llvmlite and ml_dtypes; the platform and the
         processor that code is compiled for; Numba's threading layer (if a parallel kernel has run;
         else the priority list) and number of threads; where compiled code is cached; and whether
-        GPUs are supported.
+        there is a GPU, or what is missing.
 
     Examples
     --------
@@ -43,6 +43,8 @@ def show_config() -> dict[str, Any]:
     import numba  # noqa: PLC0415
     import numpy as np  # noqa: PLC0415
     from numba.core import config  # noqa: PLC0415
+
+    from ._dispatch import why_no_cuda  # noqa: PLC0415
 
     try:
         layer = numba.threading_layer()
@@ -63,5 +65,5 @@ def show_config() -> dict[str, Any]:
         "threads": numba.get_num_threads(),
         "threading_layer": layer,
         "cache": config.CACHE_DIR or "__pycache__ beside the package, or a folder of the user",
-        "gpu": "not supported by this version",
+        "gpu": why_no_cuda() or "available",
     }

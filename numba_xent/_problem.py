@@ -24,7 +24,8 @@ from ._arrays import (
     real_numbers,
     to_dtype,
 )
-from ._dispatch import backend
+from ._device import DeviceArray
+from ._dispatch import backend, cuda_backend
 from ._layout import has_internal_overlap
 from ._weighting import Weighting, sum_to_shape
 
@@ -237,8 +238,16 @@ class Problem:
         """Whether the value is one number."""
         return self.weighting is not None and self.weighting.divisor is not None
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether one of the arrays is on a GPU; then all must be."""
+        weights = None if self.weighting is None else self.weighting.weights
+        return any(isinstance(a, DeviceArray) for a in (self.logits, self.labels, weights))
+
     def value(self) -> Any:
         """The loss of each example, or their weighted and reduced sum."""
+        if self.on_gpu:
+            return cuda_backend().solve(self, (), None, ())[0]
         losses, total = self._solve(self.reduced, None, 1.0, None, None)
         return self._result(losses, total)
 
@@ -246,6 +255,9 @@ class Problem:
         self, wrt: Sequence[str], upstream: Any, outs: Sequence[Any]
     ) -> tuple[Any, tuple[Any, ...]]:
         """The value, and the gradient by each of ``logits``, ``labels``, ``weights`` named."""
+        if self.on_gpu:
+            found: tuple[Any, tuple[Any, ...]] = cuda_backend().solve(self, wrt, upstream, outs)
+            return found
         up = as_upstream(upstream, () if self.reduced else self.batch_shape, self.compute)
         read = (self.logits, self.labels, self.weights, up)
         buffers: dict[str, Array | None] = {}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ._arrays import Array, is_float
+from ._device import DeviceArray
 
 
 class Reduction:
@@ -125,7 +126,7 @@ class Weighting:
     reduction
         A key of :class:`Reduction`.
     divisor
-        What the sum is divided by; None to return each loss.
+        What the sum is divided by, NaN where weights on a GPU decide it; None to return each loss.
     """
 
     weights: Array
@@ -145,6 +146,8 @@ class Weighting:
             return 1.0
         if self.reduction == Reduction.SUM_OVER_BATCH_SIZE:
             return float(size)
+        if isinstance(self.weights, DeviceArray):
+            return math.nan  # only the GPU knows
         repeats = size // self.weights.size if self.weights.size else 0
         if self.reduction == Reduction.MEAN:
             with np.errstate(all="ignore"):

@@ -26,6 +26,7 @@ from ._collections import (
     get_regularization_losses,
     get_total_loss,
 )
+from ._device import DeviceArray
 from ._problem import (
     Call,
     Problem,
@@ -65,6 +66,8 @@ _NO_LABEL_GRADIENT = (
 def _as_weights(value: Any, compute: str) -> tuple[Array, Array]:
     """Weights in their own and in the compute dtype."""
     given = as_array(value, "weights", np.float64 if compute == "float64" else np.float32)
+    if isinstance(given, DeviceArray):
+        return given, given
     return given, in_dtype(real_numbers(given, "weights"), compute)
 
 
@@ -482,6 +485,8 @@ def compute_weighted_loss(
     # Their compute dtype depends on the losses, but TensorFlow converts the weights first.
     _as_weights(weights, "float64")
     array = real_numbers(as_array(losses, "losses"), "losses")
+    if isinstance(array, DeviceArray):
+        raise TypeError("losses is a CUDA array; compute_weighted_loss is for the host only")
     given, factors = _as_weights(weights, compute_dtype(array.dtype))
     weighting = _weighting(given, factors, array.shape, key)
     call = _WeightedLoss(array, weighting)

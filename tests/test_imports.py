@@ -16,18 +16,21 @@ import numba_xent
 PACKAGE = Path(numba_xent.__file__).parent
 
 ALLOWED: dict[str, set[str]] = {
-    "": {"losses", "nn", "_config", "autodiff"},
+    "": {"cuda", "losses", "nn", "_config", "autodiff"},
     "autodiff": {"losses", "nn", "_problem", "_arrays"},
-    "losses": {"nn", "_collections", "_problem", "_weighting", "_arrays"},
+    "cuda": {"_cuda"},
+    "losses": {"nn", "_collections", "_problem", "_weighting", "_arrays", "_device"},
     "nn": {"_problem", "_arrays"},
-    "_problem": {"_dispatch", "_layout", "_weighting", "_arrays"},
-    "_dispatch": {"_cpu"},
-    "_weighting": {"_arrays"},
+    "_problem": {"_dispatch", "_device", "_layout", "_weighting", "_arrays"},
+    "_dispatch": {"_cpu", "_cuda", "_device"},
+    "_weighting": {"_arrays", "_device"},
     "_layout": set(),
-    "_arrays": set(),
+    "_arrays": {"_device", "_dispatch"},
+    "_device": set(),
     "_collections": {"_arrays"},
-    "_config": {""},
+    "_config": {"", "_dispatch"},
     "_cpu": {"_cpu", "_math", "_layout", "_arrays"},
+    "_cuda": {"_cuda", "_math", "_layout", "_arrays", "_device", "_weighting"},
     "_math": {"_math"},
     "_demo": {"_demo", "_commandline", "_progress", ""},
     "_bench": {"_bench", "_commandline", "_cpu", "_progress", ""},
@@ -42,19 +45,25 @@ A folder stands for all of its modules.
 """
 
 LAZY = {
+    ("_arrays", "_dispatch"),
+    ("cuda", "_cuda"),
     ("_dispatch", "_cpu"),
+    ("_dispatch", "_cuda"),
     ("_config", ""),
+    ("_config", "_dispatch"),
     ("__main__", ""),
     ("_warmup", ""),
     ("_warmup", "_cpu"),
 }
 """Imports that must stand inside a function: they are slow, or would be circular."""
 
-TYPING_ONLY = {("_cpu", "_problem"), ("_warmup", "_cpu")}
+TYPING_ONLY = {("_cpu", "_problem"), ("_cuda", "_problem"), ("_warmup", "_cpu")}
 """Imports for type annotations alone, which never run."""
 
 OUTSIDE: dict[str, set[str]] = {
     "_cpu": {"numba", "llvmlite", "numpy"},
+    "_cuda": {"cuda", "numba", "llvmlite", "numpy"},
+    "cuda": set(),
     "_config": {"numba", "llvmlite", "numpy"},
     "_demo": {"numpy"},
     "_warmup": {"numpy", "ml_dtypes"},

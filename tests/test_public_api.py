@@ -53,10 +53,11 @@ LOSS_FUNCTIONS = [
 
 def test_all() -> None:
     """The lists of names are these, sorted, and each name exists."""
-    assert xent.__all__ == ["losses", "nn", *TOP]
+    assert xent.__all__ == ["cuda", "losses", "nn", *TOP]
     assert xent.nn.__all__ == list(NN)
     assert xent.losses.__all__ == list(LOSSES)
-    for module in (xent, xent.nn, xent.losses):
+    assert xent.cuda.__all__ == ["stream"]
+    for module in (xent, xent.nn, xent.losses, xent.cuda):
         assert all(hasattr(module, name) for name in module.__all__)
 
 
@@ -65,7 +66,7 @@ def test_nothing_else_is_public() -> None:
     names = {name for name in vars(xent) if not name.startswith("_")}
     modules = {name for name in names if isinstance(getattr(xent, name), types.ModuleType)}
     assert names - modules == set(TOP)
-    assert modules == {"autodiff", "losses", "nn"}
+    assert modules == {"autodiff", "cuda", "losses", "nn"}
 
 
 @pytest.mark.parametrize("module", [xent.nn, xent.losses, xent.autodiff])
