@@ -1,0 +1,130 @@
+"""Writes ``docs/cuda-figures.md``: ``python docs/cuda_figures.py`` (no GPU needed, nor used)."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "tests"))
+
+import sass
+from ptx_solver import solve
+from stub import session
+
+NEVER = (
+    "**None of this has run on a GPU yet.** The kernels were executed by the PTX interpreter of the "
+    "tests, and assembled and disassembled; no time on a GPU is known."
+)
+MULTIPROCESSOR_REGISTERS, MULTIPROCESSOR_WARPS, WARP = 65536, 64, 32
+
+PROBLEMS = [
+    ("float32", "sparse", (64, 57), 1),
+    ("float32", "sparse", (8, 1000), 1),
+    ("float32", "soft", (8, 1000), 1),
+    ("bfloat16", "sparse", (8, 1000), 1),
+    ("float32", "sparse", (2, 8191), 1),
+    ("float32", "sparse", (1, 50_257), 1),
+    ("float32", "soft", (1, 40, 256), 1),
+]
+HOST = """
+import time
+import numpy as np, numba_xent as xent
+from numba import cuda
+x = cuda.to_device(np.zeros((32, 10), np.float32))
+y = cuda.to_device(np.zeros(32, np.int64))
+f = xent.value_and_grad(xent.nn.sparse_softmax_cross_entropy_with_logits)
+g = cuda.device_array((32, 10), np.float32)
+session = __import__("stub.session").session
+session.execute(False)
+f(labels=y, logits=x, out=g)
+best = 1.0
+for _ in range(50):
+    start = time.perf_counter()
+    for _ in range(20):
+        f(labels=y, logits=x, out=g)
+    best = min(best, (time.perf_counter() - start) / 20)
+print(1e6 * best)
+"""
+
+
+def memory_rows() -> list[str]:
+    """Bytes and instructions of each problem, against what must be moved."""
+    import ml_dtypes  # noqa: F401, PLC0415
+
+    rows = []
+    for dtype, kind, shape, axis in PROBLEMS:
+        rng = np.random.default_rng(0)
+        logits = rng.normal(size=shape).astype(dtype)
+        batch = shape[:axis] + shape[axis + 1 :]
+        sparse = kind == "sparse"
+        labels = rng.integers(0, shape[axis], batch) if sparse else np.zeros_like(logits)
+        found = solve(labels, logits, axis)
+        least = logits.nbytes * (2 if sparse else 3)
+        asked = sum(c.loaded + c.stored for c in found.counts)
+        touched = sum(c.dram for c in found.counts)
+        executed = WARP * sum(c.instructions for c in found.counts)
+        name = found.plan.launches[-1].choice.family.replace("finish_", "")
+        rows.append(
+            f"| {name} | {dtype} {kind} {list(shape)} | {touched / least:.2f} | "
+            f"{asked / least:.2f} | {executed / logits.size:.0f} |"
+        )
+    return rows
+
+
+def kernel_rows() -> list[str]:
+    """Registers, spills and occupancy of each kernel on each architecture."""
+    from test_cuda_sass import LIMITS  # noqa: PLC0415
+
+    rows = []
+    for choice in LIMITS:
+        for arch in sass.ARCHITECTURES:
+            found = sass.report(choice, arch)
+            blocks = MULTIPROCESSOR_REGISTERS // (-(-found.registers // 8) * 8 * choice.threads)
+            warps = min(MULTIPROCESSOR_WARPS, blocks * choice.threads // WARP)
+            rows.append(
+                f"| `{choice.name}` | {arch} | {found.registers} | {found.local} | {warps} | "
+                f"{found.vector_loads} / {found.vector_stores} | {found.instructions} |"
+            )
+    return rows
+
+
+def host_time() -> float:
+    """Microseconds of a warm call, all of Python and of ``cuda.core``, none of a driver."""
+    with tempfile.TemporaryDirectory() as folder:
+        session.build(Path(folder))
+        done = session.run(Path(folder), HOST)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return float(done.stdout)
+
+
+def main() -> None:
+    """Write the page."""
+    lines = [
+        "# Figures of the CUDA kernels", "", NEVER, "",
+        "Written by `python docs/cuda_figures.py`.", "",
+        "## Memory", "",
+        "Value and gradient. DRAM: the 32-byte sectors that are touched in each launch, over the "
+        "bytes of logits, labels per class and gradient. LSU: the bytes that threads ask for, over "
+        "the same. Instructions are those of PTX that warps execute, times 32, for each logit.", "",
+        "| kernel | problem | DRAM / least | LSU / least | instructions / logit |",
+        "| --- | --- | --- | --- | --- |", *memory_rows(), "",
+        "## Machine code", "",
+        "Warps: as many as the registers of a multiprocessor (65536) allow, of 64. Vectors: loads "
+        "and stores of 16 bytes in the code. Instructions: all that the code holds, also for strided "
+        "and misaligned operands.", "",
+        "| kernel | architecture | registers | spills | warps | vectors | instructions |",
+        "| --- | --- | --- | --- | --- | --- | --- |", *kernel_rows(), "",
+        "## Host", "",
+        f"A warm call of value and gradient with `out=` for [32, 10] takes {host_time():.0f} us on "
+        "the host against a stub of the driver, of which the launch itself is a small part.", "",
+    ]  # fmt: skip
+    (HERE / "cuda-figures.md").write_text("\n".join(lines), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""The host's part of the CUDA half, run to the end under a stand-in for the driver.
+
+Arrays, streams, checks and launches are the library's and those of Numba and ``cuda.core``; only
+``libcuda`` is a stub, which executes launches with the PTX interpreter.
+"""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from calls import Cuda
+from stub import session
+
+import numba_xent as xent
+
+START = """
+import numpy as np, ml_dtypes, pytest
+import numba_xent as xent
+from numba import cuda
+from stub import foreign, session
+
+V1 = xent.nn.softmax_cross_entropy_with_logits
+V2 = xent.nn.softmax_cross_entropy_with_logits_v2
+SPARSE = xent.nn.sparse_softmax_cross_entropy_with_logits
+LOSS, SPARSE_LOSS = xent.losses.softmax_cross_entropy, xent.losses.sparse_softmax_cross_entropy
+rng = np.random.default_rng(0)
+logits = rng.normal(size=(4, 10)).astype(np.float32)
+labels = rng.dirichlet(np.ones(10), 4).astype(np.float32)
+classes = rng.integers(0, 10, 4)
+weights = np.array([1, 0, 2, 0.5], np.float32)
+def dev(a):
+    return cuda.to_device(np.array(a, order="C"))
+x, y, c, w = dev(logits), dev(labels), dev(classes), dev(weights)
+
+def close(got, want, **tolerance):
+    for a, b in zip(got, want, strict=True):
+        assert a.dtype == b.dtype and a.shape == b.shape, (a.dtype, b.dtype, a.shape, b.shape)
+        a = a.copy_to_host().astype(np.float64)
+        np.testing.assert_allclose(a, b.astype(np.float64), **({"rtol": 1e-6, "atol": 3e-7} | tolerance))
+
+def refused(kind, match, f, *args, **kwargs):
+    before = len(session.launches)
+    with pytest.raises(kind, match=match):
+        f(*args, **kwargs)
+    assert len(session.launches) == before
+"""
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    """Runs code in a process that has the stub for a driver."""
+    pytest.importorskip("numba_cuda", reason="the CUDA half needs numba-cuda")
+    reason = session.why_not()
+    if reason:
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("driver")
+    session.build(folder)
+
+    def run(code):
+        done = session.run(folder, START + textwrap.dedent(code))
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    return run
+
+
+def test_every_function(driver):
+    """Values and gradients are those of the CPU, for each function and reduction."""
+    driver("""
+    for f, host, gpu in [
+        (V1, dict(labels=labels, logits=logits), dict(labels=y, logits=x)),
+        (V2, dict(labels=labels, logits=logits), dict(labels=y, logits=x)),
+        (SPARSE, dict(labels=classes, logits=logits), dict(labels=c, logits=x)),
+    ]:
+        close([f(**gpu)], [f(**host)])
+        close(xent.value_and_grad(f)(**gpu), xent.value_and_grad(f)(**host))
+    value, (dx, dy) = xent.value_and_grad(V2, ("logits", "labels"))(y, x)
+    want, (wx, wy) = xent.value_and_grad(V2, ("logits", "labels"))(labels, logits)
+    close([value, dx, dy], [want, wx, wy])
+    for reduction in xent.losses.Reduction.all():
+        for weight in (1.0, 0.25, weights, np.zeros(4, np.float32)):
+            gpu_weight = dev(weight) if np.ndim(weight) else weight
+            for f, host, gpu in ((LOSS, labels, y), (SPARSE_LOSS, classes, c)):
+                a = f(gpu, x, gpu_weight, reduction=reduction)
+                b = f(host, logits, weight, reduction=reduction)
+                close([a], [np.asarray(b)])
+                a = xent.value_and_grad(f)(gpu, x, gpu_weight, reduction=reduction)
+                b = xent.value_and_grad(f)(host, logits, weight, reduction=reduction)
+                close(a, [np.asarray(b[0]), b[1]])
+    close([LOSS(y, x, label_smoothing=0.1)], [np.asarray(LOSS(labels, logits, label_smoothing=0.1))])
+    """)
+
+
+def test_upstream_and_outputs(driver):
+    """`upstream` of each kind, and `out`, also in place."""
+    driver("""
+    up = rng.normal(size=4).astype(np.float32)
+    close(xent.value_and_grad(V2)(y, x, upstream=dev(up)),
+          xent.value_and_grad(V2)(labels, logits, upstream=up))
+    for one in (2.0, dev(np.array(2, np.float32))):
+        for weight in (w, 0.5):
+            got = xent.value_and_grad(LOSS)(y, x, weight, upstream=one)
+            host = weights if weight is w else weight
+            want = xent.value_and_grad(LOSS)(labels, logits, host, upstream=2.0)
+            close(got, [np.asarray(want[0]), want[1]])
+    want = xent.value_and_grad(SPARSE)(labels=classes, logits=logits)
+    out = cuda.device_array((4, 10), np.float32)
+    value, gradient = xent.value_and_grad(SPARSE)(labels=c, logits=x, out=out)
+    assert gradient is out
+    close([value, gradient], want)
+    again = dev(logits)
+    assert xent.value_and_grad(SPARSE)(labels=c, logits=again, out=again)[1] is again
+    close([again], want[1:])
+    """)
+
+
+def test_shapes(driver):
+    """A class axis in the middle, views, broadcast labels, a vector, long rows, nothing at all."""
+    driver("""
+    z = rng.normal(size=(2, 7, 5)).astype(np.float32)
+    l = rng.dirichlet(np.ones(7), (2, 5)).astype(np.float32).transpose(0, 2, 1).copy()
+    close(xent.value_and_grad(V2)(dev(l), dev(z), axis=1), xent.value_and_grad(V2)(l, z, axis=1))
+    close([V2(dev(l[:1, :, :1]), dev(z), 1)], [V2(l[:1, :, :1], z, 1)])
+    close([V2(y[1:, 2:], x[1:, 2:])], [V2(labels[1:, 2:], logits[1:, 2:])])
+    one = V2(y[0], x[0])
+    assert one.shape == ()
+    np.testing.assert_allclose(one.copy_to_host(), V2(labels[0], logits[0]), rtol=1e-6)
+    long, at = rng.normal(size=(1, 20000)).astype(np.float32), np.array([77])
+    close(xent.value_and_grad(SPARSE)(labels=dev(at), logits=dev(long)),
+          xent.value_and_grad(SPARSE)(labels=at, logits=long))
+    assert [k["name"].split("_")[0] for k in session.launches[-2:]] == ["split", "finish"]
+    none = np.zeros((0, 3), np.float32)
+    assert V2(dev(none), dev(none)).shape == (0,)
+    assert LOSS(dev(none), dev(none)).copy_to_host() == 0
+    """)
+
+
+def test_arrays_of_other_libraries(driver):
+    """DLPack first, so that bfloat16 is known for what it is; then the CUDA array interface."""
+    driver("""
+    for dtype in (np.float32, np.float16, ml_dtypes.bfloat16):
+        a = logits.astype(dtype)
+        got = xent.value_and_grad(SPARSE)(labels=foreign.Exchanged(classes), logits=foreign.Exchanged(a))
+        want = xent.value_and_grad(SPARSE)(labels=classes, logits=a)
+        close(got, want, rtol=1e-2, atol=5e-3)
+    got = xent.value_and_grad(SPARSE)(labels=foreign.Interface(classes), logits=foreign.Interface(logits))
+    close(got, xent.value_and_grad(SPARSE)(labels=classes, logits=logits))
+    """)
+
+
+def test_streams(driver):
+    """Launches go to the stream that was named, else to the arrays' own; nobody waits."""
+    driver("""
+    class Stream:
+        def __cuda_stream__(self):
+            return 0, 4096
+    SPARSE(labels=c, logits=x)
+    before = session.synchronisations()
+    SPARSE_LOSS(c, x, w)
+    assert {k["stream"] for k in session.launches} == {1}
+    for stream in (Stream(), 4096):
+        session.launches.clear()
+        with xent.cuda.stream(stream):
+            SPARSE_LOSS(c, x, w)
+            V2(y, x)
+        assert [k["stream"] for k in session.launches] == [4096] * 4, session.launches
+    session.launches.clear()
+    SPARSE(labels=c, logits=foreign.Interface(logits, stream=8192))
+    assert session.launches[0]["stream"] == 8192
+    a = foreign.Exchanged(logits)
+    with xent.cuda.stream(4096):
+        SPARSE(labels=c, logits=a)
+    assert a.asked == [4096]
+    assert session.synchronisations() == before
+    for bad in ("s", -1, None, True):
+        with pytest.raises(TypeError, match="stream must have __cuda_stream__"):
+            with xent.cuda.stream(bad):
+                pass
+    """)
+
+
+def test_errors(driver):
+    """Bad calls say what is wrong before anything is launched."""
+    driver("""
+    f = xent.value_and_grad(SPARSE)
+    refused(TypeError, "logits must be a CUDA array|labels must be a CUDA array", V2, labels, x)
+    refused(TypeError, "logits must be a CUDA array", V2, y, logits)
+    refused(TypeError, "weights must be a CUDA array", LOSS, y, x, weights)
+    refused(TypeError, "weights must be a CUDA array|logits must be", LOSS, labels, logits, w)
+    refused(TypeError, "weights on a GPU must have dtype float32", LOSS, y, x, dev(weights.astype("f8")))
+    refused(ValueError, "labels must have shape", SPARSE, labels=dev(classes[:3]), logits=x)
+    refused(TypeError, "labels must have dtype int32 or int64", SPARSE, labels=w, logits=x)
+    refused(TypeError, "out must be a CUDA array", f, labels=c, logits=x, out=logits)
+    refused(TypeError, "out must have dtype float32", f, labels=c, logits=x, out=dev(logits.astype("f8")))
+    refused(ValueError, "out must have shape", f, labels=c, logits=x, out=dev(logits[:2]))
+    whole = dev(np.zeros((5, 10), np.float32))
+    refused(ValueError, "out must not overlap", f, labels=c, logits=whole[:4], out=whole[1:])
+    refused(ValueError, "upstream must have the shape", f, labels=c, logits=x, upstream=dev(weights[:2]))
+    refused(ValueError, "gradient by weights", xent.value_and_grad(LOSS, "weights"), y, x, w)
+    refused(ValueError, "broadcast labels", xent.value_and_grad(V2, "labels"), y[:1], x)
+    refused(TypeError, "for the host only", xent.losses.compute_weighted_loss, w)
+    refused(TypeError, "dtype complex64, which is not supported", V2, y, dev(logits.astype("c8")))
+    refused(ValueError, "weights can not be broadcast", LOSS, y, x, dev(weights[:3]))
+    bad = dev(np.array([-1, 3, 10, 2]))
+    value, gradient = f(labels=bad, logits=x)
+    assert np.isnan(value.copy_to_host()).tolist() == [True, False, True, False]
+    assert np.isnan(gradient.copy_to_host()).all(1).tolist() == [True, False, True, False]
+    """)
+
+
+def test_compiled_kernels_are_kept(driver):
+    """The second process loads what the first has compiled."""
+    code = """
+    f = xent.value_and_grad(SPARSE)
+    f(labels=c, logits=x)
+    print(len(compiled))
+    """
+    count = """
+    compiled = []
+    import cuda.core
+    real = cuda.core.Program
+    from numba_xent._cuda import driver, kernels
+    class Counted:
+        def __init__(self, *args):
+            compiled.append(args)
+            self.real = real(*args)
+        def compile(self, *args):
+            return self.real.compile(*args)
+    driver.Program = Counted
+    """
+    driver(code.replace("len(compiled)", "0"))
+    count = count.replace("import cuda.core", "import cuda.core as core").replace(
+        "cuda.core.P", "core.P"
+    )
+    assert driver(textwrap.dedent(count) + textwrap.dedent(code)).strip() == "0"
+
+
+def test_without_a_driver():
+    """A CUDA array says what to install; importing the library imports nothing of CUDA."""
+    with pytest.raises(TypeError, match=r"labels is a CUDA array, but .*install"):
+        xent.nn.softmax_cross_entropy_with_logits_v2(Cuda(), Cuda())
+    code = "import sys, numba_xent; print([m for m in sys.modules if 'cuda' in m.split('.')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "numba.cuda" not in done.stdout
+
+
+def test_without_packages():
+    """Without the extra packages the message names the extra."""
+    code = """
+import sys, importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *a: None if name in ("numba_cuda", "cuda.core") else find(name, *a)
+sys.path.insert(0, "tests")
+import calls, numba_xent
+try:
+    numba_xent.nn.softmax_cross_entropy_with_logits_v2(calls.Cuda(), calls.Cuda())
+except TypeError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install 'numba_xent[cuda]'" in done.stdout
