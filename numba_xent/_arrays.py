@@ -63,6 +63,24 @@ address = (
 """The address of an array's first element, ``array.ctypes.data``."""
 
 
+_LINE = 64
+_LARGE = 1 << 20
+
+
+def empty_like(array: Array) -> Array:
+    """Memory for an array of the same shape, dtype and order of axes.
+
+    If it is large it begins with a cache line, as NumPy's own does not: then whole lines of it can
+    be written past the caches.
+    """
+    empty = np.empty_like(array, subok=False)
+    if empty.nbytes < _LARGE or address(empty) % _LINE == 0:
+        return empty
+    room = np.empty(empty.nbytes + _LINE, np.uint8)
+    start = -address(room) % _LINE
+    return np.ndarray(empty.shape, empty.dtype, room, start, empty.strides)
+
+
 def in_dtype(array: Array, dtype: str) -> Array:
     """The array itself if it has that dtype, or a copy, infinite where a number does not fit."""
     if dtype_name(array.dtype) == dtype and array.dtype.isnative:

@@ -19,6 +19,7 @@ from ._arrays import (
     address,
     as_array,
     compute_dtype,
+    empty_like,
     in_dtype,
     is_float,
     real_numbers,
@@ -392,7 +393,7 @@ class Problem:
             others = read[1:] if name == "logits" and _same_place(out, self.logits) else read
             if not overlaps(out, others):
                 return out
-        return np.empty_like(operand, subok=False)
+        return empty_like(operand)
 
 
 def _same_place(a: Array, b: Array) -> bool:

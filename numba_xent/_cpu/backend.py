@@ -16,6 +16,7 @@ import numpy as np
 from .._arrays import Array, address, compute_dtype, dtype_name, in_dtype
 from .._layout import Layout, broadcast_strides, two_axes
 from . import memory
+from .chunk import LINE
 from .kernels import SUM_SIZE, SUMMED, checker, solver, summer
 from .launch import launcher
 from .record import DTYPE, TENSORS, Shape, Tensor, pack
@@ -46,6 +47,12 @@ STREAMED = 1 << 22
 KEPT = 512 << 10
 """Bytes of exponentials that a task keeps. Longer units are cut into pieces of that size, which any
 thread may take, and read their logits twice."""
+
+PANEL = 512 << 10
+"""Bytes of an operand in a panel: with half as much, 1000 classes take 1.3 times as long."""
+
+PANEL_UNITS = 32
+"""Units in a panel, at most."""
 
 PARALLEL_ELEMENTS = 1 << 16
 """From so many logits on, a problem is worth waking other threads."""
@@ -81,12 +88,15 @@ class Recipe(NamedTuple):
         What checks the labels, solves, and adds up the losses, see :func:`.launch.launcher`.
     large
         Whether the problem is worth more than one thread.
+    lines
+        Whether a gradient may be written past the caches only if it begins with a cache line.
     """
 
     copies: tuple[str, ...]
     template: bytes = b""
     kernels: tuple[int, int, int] = (0, 0, 0)
     large: bool = False
+    lines: bool = False
 
 
 def _metas(operands: tuple[Array | None, ...]) -> tuple[Meta | None, ...]:
@@ -113,11 +123,17 @@ def _mover(name: str, dtype: str, compute: str, index: bool) -> int:
     return memory.reader(compute, dtype)
 
 
-def _is_streamed(meta: Meta, axis: int, example: int) -> bool:
-    """Whether a gradient is worth being written past the caches, and lies in one piece."""
+def _is_streamed(meta: Meta, axis: int, first: int, second: int, lines: bool) -> bool:
+    """Whether a gradient is worth being written past the caches, and can be.
+
+    Rows must lie in one piece; of columns, whole cache lines are written (`lines`).
+    """
     dtype, shape, strides = meta
-    contiguous = strides[axis] == dtype.itemsize and example == strides[axis] * shape[axis]
-    return contiguous and _nbytes(meta) >= STREAMED
+    if lines:
+        lies_well = second == dtype.itemsize and not any(n % LINE for n in (first, strides[axis]))
+    else:
+        lies_well = strides[axis] == dtype.itemsize and second == strides[axis] * shape[axis]
+    return lies_well and _nbytes(meta) >= STREAMED
 
 
 def _nbytes(meta: Meta) -> int:
@@ -125,6 +141,68 @@ def _nbytes(meta: Meta) -> int:
     for n in meta[1]:
         size *= n
     return size
+
+
+class Cut(NamedTuple):
+    """How all tensors of a problem are cut into registers and units.
+
+    Attributes
+    ----------
+    compute, rows, lanes, group
+        The compute dtype, the schedule, lanes of a register, examples in a unit.
+    even
+        Whether units fill their registers to the last.
+    """
+
+    compute: str
+    rows: bool
+    lanes: int
+    group: int
+    even: bool
+
+
+def _tensor(
+    name: str, meta: Meta, axis: int, steps: tuple[int, int], class_step: int | None, cut: Cut
+) -> Tensor:
+    """What a kernel is told about a tensor; `class_step` is None for one without classes."""
+    first, second = steps
+    step = class_step or 0
+    itemsize = meta[0].itemsize
+    dtype = dtype_name(meta[0])
+    index = name == "labels" and class_step is None
+    plain = dtype == ("int64" if index else cut.compute)
+    # Numbers of examples are used where they lie, wherever that is; labels, if they are next to
+    # each other, and classes, if they also fill a register.
+    moved = not plain
+    if index:
+        moved |= second != itemsize
+    elif class_step is not None:
+        moved |= not cut.even or (step if cut.rows else second) != itemsize
+    return Tensor(
+        outer=first,
+        unit=cut.group * second,
+        example=second,
+        classes=step,
+        vector=cut.lanes * step if cut.rows else step,
+        mover=_mover(name, dtype, cut.compute, index) if moved else 0,
+        plain=plain,
+        stream=name == "d_logits"
+        and (cut.rows or plain)
+        and _is_streamed(meta, axis, first, second, not cut.rows),
+    )
+
+
+def _units_in_panel(operands: list[tuple[Meta, int]], size: int) -> int:
+    """How many units of columns, of `size` bytes of an operand, make a panel; 0 for no panels.
+
+    There are panels of large operands, given with the steps of their examples, if all have their
+    examples next to each other.
+    """
+    if any(step != meta[0].itemsize for meta, step in operands):
+        return 0
+    if max(_nbytes(meta) for meta, _ in operands) < STREAMED:
+        return 0
+    return max(1, min(PANEL_UNITS, PANEL // size))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -161,28 +239,11 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
         cuts = {name: (second, first) for name, (first, second) in cuts.items()}
     vectors, tail = divmod(classes, lanes) if rows else (classes, 0)
     group = max(1, min(lanes, GROUP // max(1, vectors))) if rows else lanes
-    tensors = {}
-    for name, (own_dtype, own, own_steps) in zip(names, metas, strict=True):
-        first, second = cuts[name]
-        step = class_strides.get(name, 0)
-        index = name == "labels" and not dense
-        plain = dtype_name(own_dtype) == ("int64" if index else compute)
-        # Numbers of examples are used where they lie, wherever that is; labels, if they are next to
-        # each other, and classes, if they also fill a register.
-        moved = not plain
-        if name in class_strides or index:
-            lane = step if rows and not index else second
-            moved |= lane != own_dtype.itemsize or not (rows or index or inner % lanes == 0)
-        tensors[name] = Tensor(
-            outer=first,
-            unit=group * second,
-            example=second,
-            classes=step,
-            vector=lanes * step if rows else step,
-            mover=_mover(name, dtype_name(own_dtype), compute, index) if moved else 0,
-            plain=plain,
-            stream=name == "d_logits" and _is_streamed((own_dtype, own, own_steps), axis, second),
-        )
+    cut_up = Cut(compute, rows, lanes, group, rows or inner % lanes == 0)
+    tensors = {
+        name: _tensor(name, meta, axis, cuts[name], class_strides.get(name), cut_up)
+        for name, meta in given.items()
+    }
     tensors["losses"] = tensors["loss"]
     chunks = max(1, -(-vectors // CHUNK))
     register = lanes * np.dtype(compute).itemsize
@@ -190,6 +251,15 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
     pieces = -(-chunks // piece)
     units = -(-inner // group)
     blocks = outer * -(-inner // SUMMED)
+    panel = 0
+    if not rows and pieces == 1:
+        operands_of_classes = [
+            (meta, cuts[name][1])
+            for name, meta in given.items()
+            if name in class_strides and name not in _OUTPUTS
+        ]
+        panel = _units_in_panel(operands_of_classes, classes * register)
+    pitch = panel * register + LINE
     saved = outer * units * pieces * SAVED * lanes * 8 if pieces > 1 else 0
     record = pack(
         tuple(tensors.get(name, Tensor()) for name in TENSORS),
@@ -206,6 +276,8 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
             chunks=chunks,
             piece=piece if pieces > 1 else chunks,
             pieces=pieces,
+            panel=panel,
+            pitch=pitch,
             keep=pieces == 1,
             raw=raw,
             phase=WHOLE if pieces == 1 else STATES,
@@ -213,14 +285,23 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
             blocks=blocks,
             results_size=max(saved, SUM_SIZE * blocks if raw else 0),
         ),
-        plan(register, lanes, vectors, CHUNK, group if rows else 1, pieces == 1, gradient),
+        plan(
+            register,
+            lanes,
+            vectors,
+            CHUNK,
+            group if rows else 1,
+            pieces == 1,
+            gradient,
+            classes * pitch,
+        ),
     )
     kernels = (
         0 if dense else checker(),
         solver(compute, rows, dense, gradient),
         summer(compute) if raw else 0,
     )
-    return Recipe((), record, kernels, classes * outer * inner >= PARALLEL_ELEMENTS)
+    return Recipe((), record, kernels, classes * outer * inner >= PARALLEL_ELEMENTS, lines=not rows)
 
 
 def _contiguous(name: str, array: Array, axis: int, dense: bool, batch: tuple[int, ...]) -> Array:
@@ -238,6 +319,12 @@ def _contiguous(name: str, array: Array, axis: int, dense: bool, batch: tuple[in
     else:
         fresh = np.ascontiguousarray(np.broadcast_to(moved, shape))
     return fresh if moved is array else np.moveaxis(fresh, -1, axis)
+
+
+def _may_stream(recipe: Recipe, d_logits: Array, logits: Array) -> bool:
+    """Whether a gradient may be written past the caches: in place, its lines are there already."""
+    place = address(d_logits)
+    return place != address(logits) and not (recipe.lines and place % LINE)
 
 
 def solve(
@@ -295,8 +382,7 @@ def solve(
     for offset, array in zip(_ADDRESS_OFFSETS, operands, strict=True):
         if array is not None:
             _NUMBER.pack_into(record, offset, address(array))
-    if d_logits is not None and address(d_logits) == address(problem.logits):
-        # Its lines are in the caches already.
+    if d_logits is not None and not _may_stream(recipe, d_logits, problem.logits):
         _NUMBER.pack_into(record, _STREAM_OFFSET, 0)
     if raw:
         _NUMBER.pack_into(record, _LOSSES_OFFSET, address(copied.get("loss", loss)))

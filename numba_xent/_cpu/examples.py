@@ -20,7 +20,7 @@ from .intrinsics import (
     store,
     store_part,
 )
-from .memory import read_indices, read_tile, write_tile
+from .memory import read_indices, read_tile, start_of, write_tile
 from .workspace import Workspace
 
 _I64 = np.int64(0)
@@ -46,12 +46,6 @@ def of_example(rows: Any, place: Any, r: int, zero: Any) -> Any:
 @inlined
 def _is_contiguous(t: Any, zero: Any) -> bool:
     return t.plain != 0 and t.example == size_of(first_lane(zero))
-
-
-@inlined
-def start_of(t: Any, o: int, u: int) -> Any:
-    """Where a unit's elements of a tensor begin."""
-    return pointer(t.address) + (o * t.outer + u * t.unit)
 
 
 @inlined
@@ -107,23 +101,39 @@ def labels_of(p: Any, o: int, u: int, count: int, work: Workspace) -> Any:
 
 
 @inlined
+def _gather(
+    x: Any, classes: int, example: int, count: int, indices: Any, work: Workspace, zero: Any
+) -> Any:
+    """The number of each example's label, in the lanes."""
+    number = size_of(first_lane(zero))
+    slot = slot_of(work, SLOT, zero)
+    store(slot, zero)
+    for i in range(count):
+        label = load(indices + i * size_of(_I64), _I64)
+        store(slot + i * number, load(x + (label * classes + i * example), first_lane(zero)))
+    return load(slot, zero)
+
+
+@inlined
 def logits_at_labels(
-    p: Any, o: int, u: int, count: int, indices: Any, work: Workspace, zero: Any
+    p: Any, o: int, u: int, count: int, indices: Any, panel: int, work: Workspace, zero: Any
 ) -> Any:
     """The logit of each example's label, as float64 in the lanes."""
     x = start_of(p.logits, o, u)
     number = size_of(first_lane(zero))
+    if panel != 0:
+        return widen(_gather(pointer(panel), p.pitch, number, count, indices, work, zero))
+    if p.logits.plain != 0:
+        step = p.logits.classes
+        return widen(_gather(x, step, p.logits.example, count, indices, work, zero))
     slot = slot_of(work, SLOT, zero)
     other = slot_of(work, OTHER, zero)
     store(slot, zero)
     for i in range(count):
         label = load(indices + i * size_of(_I64), _I64)
         place = x + (label * p.logits.classes + i * p.logits.example)
-        if p.logits.plain != 0:
-            z = load(place, first_lane(zero))
-        else:
-            read_tile(p.logits, place, p.logits.example, 1, 1, np.nan, other, zero)
-            z = load(other, first_lane(zero))
+        read_tile(p.logits, place, p.logits.example, 1, 1, np.nan, other, zero)
+        z = load(other, first_lane(zero))
         store(slot + i * number, z)
     return widen(load(slot, zero))
 

@@ -10,11 +10,16 @@ from .._math.cross_entropy import State, merge
 from .._math.primitives import widen
 from .chunk import is_direct, max_of_chunk, row_tile, sum_columns, sum_row
 from .compile import inlined
-from .examples import SLOT, of_example, slot_of, start_of
+from .examples import SLOT, of_example, slot_of
 from .intrinsics import any_lane, lanes_of, load, size_of, store
 from .lanes import gather_sums, largest_of_examples, leave_sums, no_sums, to_state
-from .unit import chunk_of, classes_before, fetch_chunk, kept_chunk, operand, place_of
+from .memory import start_of
+from .panel import LABELS, LOGITS, bring
+from .unit import chunk_of, classes_before, fetch_chunk, kept_chunk, operand, panel_of, place_of
 from .workspace import Workspace
+
+BROUGHT = 8
+"""Registers of columns that are summed before as many of the next panel are brought."""
 
 _F64, _I64 = np.float64(0), np.int64(0)
 
@@ -32,14 +37,15 @@ def _max_of_unit(
     """The maximum of a chunk of each example, in the lanes of a register."""
     chunk = chunk_of(p, c, count, zero, rows)
     if rows is None:
-        fetch_chunk(p.logits, o, u, 0, chunk, -np.inf, work.logits, zero, rows)
-        x = operand(p, p.logits, o, u, 0, chunk, work.logits, zero, rows)
+        panel = panel_of(work, LOGITS, rows)
+        fetch_chunk(p.logits, o, u, 0, chunk, -np.inf, work.logits, panel, zero, rows)
+        x = operand(p, p.logits, o, u, 0, chunk, work.logits, panel, zero, rows)
         return max_of_chunk(x, chunk.tail, zero)
     if load(work.known, _I64) != _number_of(p, o, u, c):
         for r in range(count):
             buffer = work.logits + r * work.example
-            fetch_chunk(p.logits, o, u, r, chunk, -np.inf, buffer, zero, rows)
-            x = operand(p, p.logits, o, u, r, chunk, buffer, zero, rows)
+            fetch_chunk(p.logits, o, u, r, chunk, -np.inf, buffer, 0, zero, rows)
+            x = operand(p, p.logits, o, u, r, chunk, buffer, 0, zero, rows)
             store(work.maxima + r * size_of(zero), max_of_chunk(x, chunk.tail, zero))
     return largest_of_examples(work.maxima, zero)
 
@@ -114,11 +120,11 @@ def _sum_rows(
         after = c
         while True:
             chunk = chunk_of(p, after, count, zero, True)
-            x = operand(p, p.logits, o, u, r, chunk, work.logits + r * work.example, zero, True)
+            x = operand(p, p.logits, o, u, r, chunk, work.logits + r * work.example, 0, zero, True)
             if dense is not None:
                 buffer = work.labels + r * work.example
-                fetch_chunk(p.labels, o, u, r, chunk, 0.0, buffer, zero, True)
-                labels = operand(p, p.labels, o, u, r, chunk, buffer, zero, True)
+                fetch_chunk(p.labels, o, u, r, chunk, 0.0, buffer, 0, zero, True)
+                labels = operand(p, p.labels, o, u, r, chunk, buffer, 0, zero, True)
             if gradient is not None:
                 kept = kept_chunk(p, r, chunk, work, zero)
             if p.chunks > 1:
@@ -139,8 +145,8 @@ def _sum_rows(
                 known = coming.number
             elif after < end:
                 chunk = chunk_of(p, after, count, zero, True)
-                fetch_chunk(p.logits, o, u, r, chunk, -np.inf, work.logits, zero, True)
-                x = operand(p, p.logits, o, u, r, chunk, work.logits, zero, True)
+                fetch_chunk(p.logits, o, u, r, chunk, -np.inf, work.logits, 0, zero, True)
+                x = operand(p, p.logits, o, u, r, chunk, work.logits, 0, zero, True)
                 highest = max_of_chunk(x, chunk.tail, zero)
                 known = _number_of(p, o, u, after)
             store(work.maxima + r * size_of(zero), highest)
@@ -172,13 +178,20 @@ def _sum_columns(
     sums = no_sums(zero, zero)
     while True:
         chunk = chunk_of(p, after, count, zero, None)
-        x = operand(p, p.logits, o, u, 0, chunk, work.logits, zero, None)
+        panel = panel_of(work, LOGITS, None)
+        x = operand(p, p.logits, o, u, 0, chunk, work.logits, panel, zero, None)
         if dense is not None:
-            fetch_chunk(p.labels, o, u, 0, chunk, 0.0, work.labels, zero, None)
-            labels = operand(p, p.labels, o, u, 0, chunk, work.labels, zero, None)
+            panel = panel_of(work, LABELS, None)
+            fetch_chunk(p.labels, o, u, 0, chunk, 0.0, work.labels, panel, zero, None)
+            labels = operand(p, p.labels, o, u, 0, chunk, work.labels, panel, zero, None)
         if gradient is not None:
             kept = kept_chunk(p, 0, chunk, work, zero)
-        sums = sum_columns(x, labels, kept, tops, zero, sums)
+        full = chunk.full
+        for v in range(0, full, BROUGHT):
+            n = min(BROUGHT, full - v)
+            if p.panel != 0:
+                bring(p, n, work.panels, zero, dense)
+            sums = sum_columns(x, v, v + n, labels, kept, tops, zero, sums)
         store(work.tops + after * lanes_of(zero) * size_of(_F64), widen(tops))
         after += 1
         if after == end:

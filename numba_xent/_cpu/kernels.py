@@ -19,9 +19,10 @@ from .._math.compensated import accumulate
 from .._math.primitives import widen
 from .compile import compile_callback, digest, inlined
 from .examples import read_numbers
-from .intrinsics import lanes_of, load, pointer, size_of, store, zeros
+from .intrinsics import fence, lanes_of, load, pointer, size_of, store, zeros
 from .lanes import total_of_lanes
 from .memory import read_indices
+from .panel import open_panels
 from .record import DTYPE
 from .schedule import solve
 from .stream import close_stage, open_stage
@@ -89,10 +90,14 @@ def _make_solver(compute: str, rows: bool, dense: bool, gradient: bool, source: 
         if gradient:
             open_stage(work.stage)
         store(work.known, np.int64(-1))
+        if not rows:
+            open_panels(p, first, last, work.panels)
         for item in range(first, last):
             solve(p, item, last, work, zero, has_dense, has_gradient, has_rows)
         if gradient and p.d_logits.stream != 0:
-            close_stage(work.stage)
+            if rows:
+                close_stage(work.stage)
+            fence()
 
     return solve_task
 

@@ -25,7 +25,7 @@ from .._math.half import (
     float_to_bfloat16,
     float_to_float16,
 )
-from .compile import compile_callback, digest, jitable
+from .compile import compile_callback, digest, inlined, jitable
 from .intrinsics import (
     bits_register,
     call_at,
@@ -272,6 +272,12 @@ def writer(compute: str, dtype: str) -> int:
     """The address of the compiled writer of registers of a compute dtype as another dtype."""
     function = _make_writer(compute, dtype, digest())
     return compile_callback(function, _WRITER, f"write_{dtype}_from_{compute}")
+
+
+@inlined
+def start_of(t: Any, o: int, u: int) -> Any:
+    """Where a unit's elements of a tensor begin."""
+    return pointer(t.address) + (o * t.outer + u * t.unit)
 
 
 @jitable

@@ -31,7 +31,8 @@ class Tensor(NamedTuple):
     plain
         1 if the numbers are stored as kernels compute with them (sparse labels: as int64).
     stream
-        1 if an output is written past the caches, see :mod:`.stream`.
+        1 if an output is written past the caches: that of rows by way of the stage, see
+        :mod:`.stream`, that of columns in whole lines.
     """
 
     address: int = 0
@@ -64,6 +65,8 @@ class Shape(NamedTuple):
         Registers in a chunk, and how many chunks there are.
     piece, pieces
         Chunks in a piece, and how many pieces there are: they are solved apart, by any thread.
+    panel, pitch
+        Units in a panel (0: no panels are made), and bytes from one class to the next in it.
     keep
         1 if the exponentials of all chunks are kept until the gradient is written.
     raw
@@ -88,6 +91,8 @@ class Shape(NamedTuple):
     chunks: int
     piece: int
     pieces: int
+    panel: int
+    pitch: int
     keep: int
     raw: int
     phase: int

@@ -56,7 +56,8 @@ from .intrinsics import (
     store,
     store_all,
 )
-from .unit import chunk_of
+from .panel import LOGITS, enter
+from .unit import chunk_of, panel_of
 from .workspace import Workspace
 
 # Most units are solved at a stroke. Those in several pieces take three phases, each of which is over
@@ -106,6 +107,8 @@ def solve(
     phase = p.now
     if phase == LOSSES and piece != 0:
         return
+    if rows is None and p.panel != 0:
+        enter(p, item, last, work.panels, zero, dense)
     row = Finished(like, like, like)
     scale = like
     at_label = like
@@ -121,7 +124,7 @@ def solve(
         if phase == STATES:
             store_all(own, state)
             return
-        row, scale, at_label = _conclude(p, o, u, count, state, work, zero, dense, gradient)
+        row, scale, at_label = _conclude(p, o, u, count, state, work, zero, dense, gradient, rows)
         if phase == LOSSES:
             store_all(own, (row.top, row.log_sum, row.inverse, scale, at_label))
             return
@@ -149,6 +152,7 @@ def _conclude(
     zero: Any,
     dense: Any,
     gradient: Any,
+    rows: Any,
 ) -> tuple[Finished, Any, Any]:
     """Write the losses of a unit.
 
@@ -163,7 +167,9 @@ def _conclude(
         if any_lane(lost):
             loss = where(lost, loss_class_by_class(p, o, u, count, row, work, zero), loss)
     else:
-        z = logits_at_labels(p, o, u, count, labels_of(p, o, u, count, work), work, zero)
+        labels = labels_of(p, o, u, count, work)
+        panel = panel_of(work, LOGITS, rows)
+        z = logits_at_labels(p, o, u, count, labels, panel, work, zero)
         loss = sparse_loss(z, row)
     weight = widen(zero)
     if gradient is not None or p.raw == 0:

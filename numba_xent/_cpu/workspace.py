@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from .compile import inlined
 from .intrinsics import pointer
 from .lanes import FIELDS_SIZE
+from .panel import NUMBERS, Panels
 from .stream import Stage
 from .vector import REGISTER
 
@@ -28,6 +29,8 @@ class Plan(NamedTuple):
         The parts of `Workspace`.
     numbers
         The numbers of the stage.
+    panel_numbers, panel_logits, panel_labels
+        The parts of the panels, see :mod:`.panel`.
     example, room
         The numbers of `Workspace` and of its stage.
     size
@@ -46,13 +49,23 @@ class Plan(NamedTuple):
     indices: int = 0
     known: int = 0
     numbers: int = 0
+    panel_numbers: int = 0
+    panel_logits: int = 0
+    panel_labels: int = 0
     example: int = 0
     room: int = 0
     size: int = 0
 
 
 def plan(
-    register: int, lanes: int, vectors: int, chunk: int, copies: int, keep: bool, gradient: bool
+    register: int,
+    lanes: int,
+    vectors: int,
+    chunk: int,
+    copies: int,
+    keep: bool,
+    gradient: bool,
+    panel: int,
 ) -> Plan:
     """Divide scratch memory.
 
@@ -66,6 +79,8 @@ def plan(
         How many examples are side by side in a buffer.
     keep, gradient
         Whether the exponentials of all chunks are kept; whether a gradient is wanted at all.
+    panel
+        Bytes of a panel.
     """
     chunks = max(1, -(-vectors // chunk))
     example = (min(chunk, vectors) + 1) * register
@@ -86,6 +101,9 @@ def plan(
         "indices": lanes * _WIDE,
         "known": REGISTER,
         "numbers": REGISTER,
+        "panel_numbers": NUMBERS * _WIDE,
+        "panel_logits": 2 * panel,
+        "panel_labels": 2 * panel,
     }
     begin = 0
     offsets = {}
@@ -122,6 +140,8 @@ class Workspace(NamedTuple):
         Bytes from one example's chunk in the buffers to the next.
     stage
         Where outputs wait that are written past the caches.
+    panels
+        Where operands are copied to before they are needed.
     """
 
     logits: Any
@@ -136,6 +156,7 @@ class Workspace(NamedTuple):
     tops: Any
     example: int
     stage: Stage
+    panels: Panels
 
 
 @inlined
@@ -156,4 +177,5 @@ def lay_out(p: Any, task: int) -> Workspace:
         start + w.tops,
         w.example,
         Stage(start + w.numbers, start + w.stage, w.room),
+        Panels(start + w.panel_numbers, start + w.panel_logits, start + w.panel_labels),
     )
