@@ -27,7 +27,17 @@ from .examples import FACTOR, OTHER, SCALE, SLOT, of_example, slot_of
 from .intrinsics import any_lane, first_lane, lanes_of, load, size_of, spread, store
 from .panel import LABELS, LOGITS
 from .stream import stage_for
-from .unit import fetch_chunk, kept_chunk, lane_step, operand, panel_of, passes, place_of
+from .unit import (
+    fetch_chunk,
+    kept_chunk,
+    lane_step,
+    logits_buffer,
+    number_of_chunk,
+    operand,
+    panel_of,
+    passes,
+    place_of,
+)
 from .workspace import Workspace
 
 _F64, _I64 = np.float64(0), np.int64(0)
@@ -116,8 +126,12 @@ def _return_to_logits(
 ) -> None:
     """Do what needs the logits once more: exponentials not kept, and the gradient by the labels."""
     slot = slot_of(work, SLOT, zero)
-    buffer = work.logits + r * work.example
+    buffer = work.logits
     panel = panel_of(work, LOGITS, rows)
+    if rows is not None:
+        buffer = work.logits + 2 * p.group * work.example
+        if p.chunks == 1:
+            buffer = logits_buffer(p, number_of_chunk(p, o, u, 0), r, work)
     if p.chunks > 1:
         fetch_chunk(p.logits, o, u, r, chunk, 0.0, buffer, panel, zero, rows)
     x = operand(p, p.logits, o, u, r, chunk, buffer, panel, zero, rows)

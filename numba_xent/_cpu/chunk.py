@@ -42,7 +42,7 @@ from .intrinsics import (
     zeros,
 )
 from .lanes import Sums, add_term
-from .memory import read_tile, write_tile
+from .memory import AHEAD, read_tile, write_tile
 from .stream import drain
 
 WIDE = 2
@@ -57,10 +57,6 @@ is added on its own: two or four at a time are 10 % faster, but 2.1 or 2.2 ulp o
 
 LINE = 64
 """Bytes of a cache line."""
-
-AHEAD = 8192
-"""Bytes from what is loaded to what is asked for at the same time. With nothing asked for, memory
-waits while the exponentials are summed (1.5 times as slow); 2048 is too near (1.1 times)."""
 
 _FIRST = np.int64(0)  # as a literal it would be compiled apart
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .chunk import AHEAD, Chunk, Tile, fetch, tile_of
+from .chunk import Chunk, Tile, fetch, tile_of
 from .compile import inlined
 from .intrinsics import lanes_of, pointer, size_of
-from .memory import start_of
+from .memory import AHEAD, start_of
 from .panel import number_of
 from .workspace import Workspace
 
@@ -97,6 +97,21 @@ def panel_of(work: Workspace, which: int, rows: Any) -> int:
     if rows is None:
         return number_of(work.panels, which)
     return 0
+
+
+@inlined
+def number_of_chunk(p: Any, o: int, u: int, c: int) -> int:
+    """The number of a chunk, counted over all units."""
+    return (o * p.units + u) * p.chunks + c
+
+
+@inlined
+def logits_buffer(p: Any, number: int, r: int, work: Workspace) -> Any:
+    """Where the logits of example `r` in a chunk of that number are copied to.
+
+    Neighbours have buffers of their own: the next chunk is copied while one is summed.
+    """
+    return work.logits + (number % 2 * p.group + r) * work.example
 
 
 @inlined

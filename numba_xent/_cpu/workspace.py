@@ -90,7 +90,7 @@ def plan(
         stage = max(STAGE_SIZE, copies * example) + 2 * register
     sizes = {
         "stage": stage,
-        "logits": copies * example,
+        "logits": (2 * copies + 1) * example,
         "labels": copies * example,
         "output": example,
         "exponentials": exponentials,
@@ -118,7 +118,10 @@ class Workspace(NamedTuple):
 
     Attributes
     ----------
-    logits, labels
+    logits
+        A chunk of each example of a unit, and its tail; the same for the next unit or chunk; and
+        one more, for one that is read again.
+    labels
         A chunk of each example of a unit, and its tail.
     output
         A chunk of one example, and its tail.
