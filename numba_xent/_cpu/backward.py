@@ -25,16 +25,16 @@ from .chunk import (
 from .compile import inlined
 from .examples import FACTOR, OTHER, SCALE, SLOT, of_example, slot_of
 from .intrinsics import any_lane, first_lane, lanes_of, load, size_of, spread, store
-from .panel import LABELS, LOGITS
 from .stream import stage_for
 from .unit import (
     fetch_chunk,
     kept_chunk,
+    labels_panel,
     lane_step,
     logits_buffer,
+    logits_panel,
     number_of_chunk,
     operand,
-    panel_of,
     passes,
     place_of,
 )
@@ -88,7 +88,7 @@ def write_gradients(
             labels = None
             if dense is not None:
                 buffer = work.labels + r * work.example
-                panel = panel_of(work, LABELS, rows)
+                panel = labels_panel(work, rows)
                 if p.chunks > 1:
                     fetch_chunk(p.labels, o, u, r, chunk, 0.0, buffer, panel, zero, rows)
                 labels = operand(p, p.labels, o, u, r, chunk, buffer, panel, zero, rows)
@@ -127,7 +127,7 @@ def _return_to_logits(
     """Do what needs the logits once more: exponentials not kept, and the gradient by the labels."""
     slot = slot_of(work, SLOT, zero)
     buffer = work.logits
-    panel = panel_of(work, LOGITS, rows)
+    panel = logits_panel(work, rows)
     if rows is not None:
         buffer = work.logits + 2 * p.group * work.example
         if p.chunks == 1:

@@ -24,16 +24,17 @@ from .examples import SLOT, of_example, slot_of
 from .intrinsics import any_lane, lanes_of, load, size_of, store
 from .lanes import gather_sums, largest_of_examples, leave_sums, no_sums, to_state
 from .memory import start_of
-from .panel import LABELS, LOGITS, bring
+from .panel import bring
 from .unit import (
     chunk_of,
     classes_before,
     fetch_chunk,
     kept_chunk,
+    labels_panel,
     logits_buffer,
+    logits_panel,
     number_of_chunk,
     operand,
-    panel_of,
     place_of,
 )
 from .workspace import Workspace
@@ -51,7 +52,7 @@ def _max_of_unit(
     """The maximum of a chunk of each example, in the lanes of a register."""
     chunk = chunk_of(p, c, count, zero, rows)
     if rows is None:
-        panel = panel_of(work, LOGITS, rows)
+        panel = logits_panel(work, rows)
         fetch_chunk(p.logits, o, u, 0, chunk, -np.inf, work.logits, panel, zero, rows)
         x = operand(p, p.logits, o, u, 0, chunk, work.logits, panel, zero, rows)
         return max_of_chunk(x, chunk.tail, zero)
@@ -207,10 +208,10 @@ def _sum_columns(
     sums = no_sums(zero, zero)
     while True:
         chunk = chunk_of(p, after, count, zero, None)
-        panel = panel_of(work, LOGITS, None)
+        panel = logits_panel(work, None)
         x = operand(p, p.logits, o, u, 0, chunk, work.logits, panel, zero, None)
         if dense is not None:
-            panel = panel_of(work, LABELS, None)
+            panel = labels_panel(work, None)
             fetch_chunk(p.labels, o, u, 0, chunk, 0.0, work.labels, panel, zero, None)
             labels = operand(p, p.labels, o, u, 0, chunk, work.labels, panel, zero, None)
         if gradient is not None:

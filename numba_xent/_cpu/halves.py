@@ -6,7 +6,6 @@ Where LLVM has no such instruction it would call a library that is not there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -15,7 +14,6 @@ from numba.core.registry import cpu_target
 from numba.core.typing.templates import Signature
 from numba.extending import intrinsic
 
-from .._math.half import float16_to_float, float_to_float16
 from .vector import with_dtype
 
 _HALF = ir.HalfType()
@@ -29,7 +27,9 @@ def has_conversions() -> bool:
 
 
 @intrinsic
-def _native_to_float(typingctx: Any, bits: Any) -> Any:
+def native_to_float(typingctx: Any, bits: Any) -> Any:
+    """float32 from the bits of float16, one in each lane of an int32 register."""
+
     def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
         narrow = builder.trunc(args[0], ir.VectorType(_INT16, bits.lanes))
         half = builder.bitcast(narrow, ir.VectorType(_HALF, bits.lanes))
@@ -39,17 +39,12 @@ def _native_to_float(typingctx: Any, bits: Any) -> Any:
 
 
 @intrinsic
-def _native_from_float(typingctx: Any, x: Any) -> Any:
+def native_from_float(typingctx: Any, x: Any) -> Any:
+    """The bits of the float16 nearest to each float32, ties to even, in an int32 register."""
+
     def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
         half = builder.fptrunc(args[0], ir.VectorType(_HALF, x.lanes))
         narrow = builder.bitcast(half, ir.VectorType(_INT16, x.lanes))
         return builder.zext(narrow, context.get_value_type(sig.return_type))
 
     return with_dtype(x, types.int32)(x), codegen
-
-
-def conversions() -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """The functions that turn the bits of float16 registers into float32, and back."""
-    if has_conversions():
-        return _native_to_float, _native_from_float
-    return float16_to_float, float_to_float16

@@ -19,9 +19,14 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from .._math.half import bfloat16_to_float, float_to_bfloat16
+from .._math.half import (
+    bfloat16_to_float,
+    float16_to_float,
+    float_to_bfloat16,
+    float_to_float16,
+)
 from .compile import compile_callback, digest, inlined, jitable
-from .halves import conversions
+from .halves import has_conversions, native_from_float, native_to_float
 from .intrinsics import (
     bits_register,
     call_at,
@@ -183,7 +188,7 @@ def _make_reader(compute: str, dtype: str, source: str) -> Callable[..., None]:
     stored = _STORED[dtype]
     is_float16 = dtype == "float16"
     is_bfloat16 = dtype == "bfloat16"
-    float16_to_float, _ = conversions()
+    is_native = has_conversions()  # a choice, not a function: closures are known by their values
 
     def read(
         address: int,
@@ -199,7 +204,9 @@ def _make_reader(compute: str, dtype: str, source: str) -> Callable[..., None]:
         zero = zeros(compute, 1)
         tile = (pointer(address), lane, vector, lanes, vectors)
         registers = pointer(buffer)
-        if is_float16:
+        if is_float16 and is_native:
+            _read_halves(tile, native_to_float, registers, stride, zero)
+        elif is_float16:
             _read_halves(tile, float16_to_float, registers, stride, zero)
         elif is_bfloat16:
             _read_halves(tile, bfloat16_to_float, registers, stride, zero)
@@ -220,7 +227,7 @@ def _make_writer(compute: str, dtype: str, source: str) -> Callable[..., None]:
     stored = _STORED[dtype]
     is_float16 = dtype == "float16"
     is_bfloat16 = dtype == "bfloat16"
-    _, float_to_float16 = conversions()
+    is_native = has_conversions()
 
     def write(
         address: int,
@@ -235,7 +242,9 @@ def _make_writer(compute: str, dtype: str, source: str) -> Callable[..., None]:
         zero = zeros(compute, 1)
         tile = (pointer(address), lane, vector, lanes, vectors)
         registers = pointer(buffer)
-        if is_float16:
+        if is_float16 and is_native:
+            _write_halves(tile, native_from_float, registers, stride, zero)
+        elif is_float16:
             _write_halves(tile, float_to_float16, registers, stride, zero)
         elif is_bfloat16:
             _write_halves(tile, float_to_bfloat16, registers, stride, zero)

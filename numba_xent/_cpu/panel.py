@@ -40,7 +40,7 @@ class Panels(NamedTuple):
     Attributes
     ----------
     numbers
-        Where int64 lie, by the names below.
+        Where the int64 of `Numbers` lie.
     logits, labels
         Where the copies are: those of the two sides, one behind the other.
     """
@@ -50,57 +50,97 @@ class Panels(NamedTuple):
     labels: Any
 
 
-LOGITS, LABELS, ITEM, UNITS, SIDE, NEXT_ITEM, NEXT_UNITS, ROW, PIECE = range(9)
-"""The addresses of the unit's first class in the panel, 0 for one that is in none. The first unit
-and the number of units of the panel that is there, and on which side it is; the same of the one
-that comes, and what is to be brought next: a unit's register of a class."""
+class Numbers(NamedTuple):
+    """What is where.
 
-NUMBERS = 9
+    Attributes
+    ----------
+    logits, labels
+        The addresses of the unit's first class in the panel, 0 for a unit that is in none.
+    item, units, side
+        The first unit and the number of units of the panel that is there, and on which side it is.
+    next_item, next_units
+        The same of the panel that comes.
+    row, piece
+        What is to be brought next: a class, and the unit whose register of it.
+    """
+
+    logits: Any
+    labels: Any
+    item: Any
+    units: Any
+    side: Any
+    next_item: Any
+    next_units: Any
+    row: Any
+    piece: Any
+
+
+NUMBERS_SIZE = 8 * len(Numbers._fields)
+"""Bytes of the numbers."""
 
 
 @inlined
-def number_of(panels: Panels, which: int) -> int:
-    """One of the numbers."""
-    return load(panels.numbers + which * size_of(_I64), _I64)
+def get_numbers(panels: Panels) -> Numbers:
+    """The numbers of a task's panels."""
+    size = size_of(_I64)
+    n = panels.numbers
+    return Numbers(
+        load(n, _I64),
+        load(n + size, _I64),
+        load(n + 2 * size, _I64),
+        load(n + 3 * size, _I64),
+        load(n + 4 * size, _I64),
+        load(n + 5 * size, _I64),
+        load(n + 6 * size, _I64),
+        load(n + 7 * size, _I64),
+        load(n + 8 * size, _I64),
+    )
 
 
 @inlined
-def _set(panels: Panels, which: int, value: int) -> None:
-    store(panels.numbers + which * size_of(_I64), np.int64(value))
+def _set_numbers(panels: Panels, numbers: Numbers) -> None:
+    size = size_of(_I64)
+    n = panels.numbers
+    store(n, numbers.logits)
+    store(n + size, numbers.labels)
+    store(n + 2 * size, numbers.item)
+    store(n + 3 * size, numbers.units)
+    store(n + 4 * size, numbers.side)
+    store(n + 5 * size, numbers.next_item)
+    store(n + 6 * size, numbers.next_units)
+    store(n + 7 * size, numbers.row)
+    store(n + 8 * size, numbers.piece)
 
 
 @inlined
-def _announce(p: Any, item: int, last: int, panels: Panels) -> None:
-    """Say which panel comes next: that of unit `item`, or of the one after if it is not full."""
+def _next_panel(p: Any, item: int, last: int) -> tuple[int, int]:
+    """The first unit and the number of units of the panel of unit `item`.
+
+    If that unit is not full, it is the panel of the one after.
+    """
     full = p.inner // p.group
     if item % p.units == full:
         item += 1
     units = min(p.panel, full - item % p.units, last - item)
-    _set(panels, NEXT_ITEM, item)
-    _set(panels, NEXT_UNITS, max(0, units))
-    _set(panels, ROW, 0)
-    _set(panels, PIECE, 0)
+    return item, units
 
 
 @inlined
 def open_panels(p: Any, first: int, last: int, panels: Panels) -> None:
     """Make panels ready for the units of a task."""
-    _set(panels, LOGITS, 0)
-    _set(panels, LABELS, 0)
-    _set(panels, ITEM, -1)
-    _set(panels, UNITS, 0)
-    _set(panels, SIDE, 0)
-    _announce(p, first, last, panels)
+    item, units = _next_panel(p, first, last)
+    _set_numbers(panels, Numbers(_I64, _I64, _I64, _I64, _I64, item, units, _I64, _I64))
 
 
 @inlined
 def _bring_run(
-    p: Any, t: Any, item: int, row: int, piece: int, n: int, ahead: int, target: Any, zero: Any
+    p: Any, t: Any, item: int, row: int, n: int, ahead: int, target: Any, zero: Any
 ) -> None:
     """Copy `n` registers of a class."""
     number = size_of(first_lane(zero))
     step = size_of(zero)
-    place = start_of(t, item // p.units, item % p.units + piece) + row * t.classes
+    place = start_of(t, item // p.units, item % p.units) + row * t.classes
     if t.plain != 0:
         machine = zeros("float32", 1)
         for i in range(0, n * step, REGISTER):
@@ -118,48 +158,84 @@ def _bring_run(
 @inlined
 def bring(p: Any, n: int, panels: Panels, zero: Any, dense: Any) -> None:
     """Bring so many registers of the panel that comes next."""
-    item = number_of(panels, NEXT_ITEM)
-    units = number_of(panels, NEXT_UNITS)
-    row = number_of(panels, ROW)
-    piece = number_of(panels, PIECE)
-    side = (1 - number_of(panels, SIDE)) * p.pitch * p.classes
+    now = get_numbers(panels)
+    units = now.next_units
+    row = now.row
+    piece = now.piece
+    side = (1 - now.side) * p.pitch * p.classes
     rows = max(1, AHEAD // max(1, units))
     while n > 0 and row < p.classes and units > 0:
         take = min(n, units - piece)
         # Behind the last classes come the first ones of the panel after.
-        after = rows if row + rows < p.classes else rows - p.classes
-        beyond = 0 if after > 0 else units
+        after = rows
+        beyond = 0
+        if row + rows >= p.classes:
+            after = rows - p.classes
+            beyond = units
         target = side + row * p.pitch + piece * size_of(zero)
+        item = now.next_item + piece
         ahead = after * p.logits.classes + beyond * p.logits.unit
-        _bring_run(p, p.logits, item, row, piece, take, ahead, panels.logits + target, zero)
+        _bring_run(p, p.logits, item, row, take, ahead, panels.logits + target, zero)
         if dense is not None:
             ahead = after * p.labels.classes + beyond * p.labels.unit
-            _bring_run(p, p.labels, item, row, piece, take, ahead, panels.labels + target, zero)
+            _bring_run(p, p.labels, item, row, take, ahead, panels.labels + target, zero)
         n -= take
         piece += take
         if piece == units:
             piece = 0
             row += 1
-    _set(panels, ROW, row)
-    _set(panels, PIECE, piece)
+    _set_numbers(
+        panels,
+        Numbers(
+            now.logits,
+            now.labels,
+            now.item,
+            now.units,
+            now.side,
+            now.next_item,
+            units,
+            row,
+            piece,
+        ),
+    )
 
 
 @inlined
 def enter(p: Any, item: int, last: int, panels: Panels, zero: Any, dense: Any) -> None:
     """See to it that a unit's panel is there, if it is to have one."""
-    if item == number_of(panels, NEXT_ITEM) and number_of(panels, NEXT_UNITS) > 0:
+    now = get_numbers(panels)
+    if item == now.next_item and now.next_units > 0:
         bring(p, p.panel * p.classes, panels, zero, dense)
-        units = number_of(panels, NEXT_UNITS)
-        _set(panels, ITEM, item)
-        _set(panels, UNITS, units)
-        _set(panels, SIDE, 1 - number_of(panels, SIDE))
-        _announce(p, item + units, last, panels)
-    nth = item - number_of(panels, ITEM)
-    logits = 0
-    labels = 0
-    if 0 <= nth < number_of(panels, UNITS):
-        offset = number_of(panels, SIDE) * p.pitch * p.classes + nth * size_of(zero)
+        next_item, next_units = _next_panel(p, item + now.next_units, last)
+        now = Numbers(
+            now.logits,
+            now.labels,
+            item,
+            now.next_units,
+            1 - now.side,
+            next_item,
+            next_units,
+            _I64,
+            _I64,
+        )
+    nth = item - now.item
+    logits = _I64
+    labels = _I64
+    if 0 <= nth < now.units:
+        offset = now.side * p.pitch * p.classes + nth * size_of(zero)
         logits = address_of(panels.logits + offset)
         labels = address_of(panels.labels + offset)
-    _set(panels, LOGITS, logits)
-    _set(panels, LABELS, labels)
+    _set_numbers(
+        panels,
+        Numbers(
+            logits,
+            labels,
+            now.item,
+            now.units,
+            now.side,
+            now.next_item,
+            now.next_units,
+            now.row,
+            now.piece,
+        ),
+    )

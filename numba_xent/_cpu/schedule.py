@@ -56,8 +56,8 @@ from .intrinsics import (
     store,
     store_all,
 )
-from .panel import LOGITS, enter
-from .unit import chunk_of, panel_of
+from .panel import enter
+from .unit import chunk_of, logits_panel
 from .workspace import Workspace
 
 # Most units are solved at a stroke. Those in several pieces take three phases, each of which is over
@@ -168,7 +168,7 @@ def _conclude(
             loss = where(lost, loss_class_by_class(p, o, u, count, row, work, zero), loss)
     else:
         labels = labels_of(p, o, u, count, work)
-        panel = panel_of(work, LOGITS, rows)
+        panel = logits_panel(work, rows)
         z = logits_at_labels(p, o, u, count, labels, panel, work, zero)
         loss = sparse_loss(z, row)
     weight = widen(zero)

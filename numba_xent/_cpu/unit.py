@@ -8,7 +8,7 @@ from .chunk import Chunk, Tile, fetch, tile_of
 from .compile import inlined
 from .intrinsics import lanes_of, pointer, size_of
 from .memory import AHEAD, start_of
-from .panel import number_of
+from .panel import get_numbers
 from .workspace import Workspace
 
 
@@ -92,10 +92,18 @@ def operand(
 
 
 @inlined
-def panel_of(work: Workspace, which: int, rows: Any) -> int:
-    """Where the unit is in the panel of an operand, 0 if nowhere."""
+def logits_panel(work: Workspace, rows: Any) -> int:
+    """Where the unit is in the panel of the logits, 0 if nowhere."""
     if rows is None:
-        return number_of(work.panels, which)
+        return get_numbers(work.panels).logits
+    return 0
+
+
+@inlined
+def labels_panel(work: Workspace, rows: Any) -> int:
+    """The same for the labels."""
+    if rows is None:
+        return get_numbers(work.panels).labels
     return 0
 
 

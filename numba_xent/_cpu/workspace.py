@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from .compile import inlined
 from .intrinsics import pointer
 from .lanes import FIELDS_SIZE
-from .panel import NUMBERS, Panels
+from .panel import NUMBERS_SIZE, Panels
 from .stream import Stage
 from .vector import REGISTER
 
@@ -101,7 +101,7 @@ def plan(
         "indices": lanes * _WIDE,
         "known": REGISTER,
         "numbers": REGISTER,
-        "panel_numbers": NUMBERS * _WIDE,
+        "panel_numbers": NUMBERS_SIZE,
         "panel_logits": 2 * panel,
         "panel_labels": 2 * panel,
     }
