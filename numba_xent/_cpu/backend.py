@@ -10,7 +10,6 @@ import functools
 import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numba
 import numpy as np
 
 from .._arrays import Array, address, compute_dtype, dtype_name, in_dtype
@@ -18,7 +17,7 @@ from .._layout import Layout, broadcast_strides, two_axes
 from . import memory
 from .kernels import Kernel, kernel
 from .record import DTYPE, TENSORS, Numbers, Shape, Tensor, pack
-from .threads import begin_parallel, end_parallel
+from .threads import available_threads
 from .vector import LANES, REGISTERS
 
 if TYPE_CHECKING:
@@ -285,20 +284,16 @@ def solve(
         _NUMBER.pack_into(record, _STREAM_OFFSET, 0)
     if raw:
         _NUMBER.pack_into(record, _LOSSES_OFFSET, address(copied.get("loss", loss)))
-    parallel = recipe.large and begin_parallel()
+    threads = available_threads() if recipe.large else 1
     _TASKS_AND_NUMBERS.pack_into(
         record,
         _TASKS_OFFSET,
-        numba.get_num_threads() if parallel else 1,
+        threads,
         1.0 - problem.smoothing,
         problem.smoothing / problem.classes,
         scale,
     )
-    try:
-        bad, total = recipe.kernel(parallel)(np.frombuffer(record, DTYPE))
-    finally:
-        if parallel:
-            end_parallel()
+    bad, total = recipe.kernel(threads > 1)(np.frombuffer(record, DTYPE))
     if bad:
         raise IndexError
     if copied:
