@@ -195,7 +195,13 @@ def huge(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 def errors() -> list[Exception]:
     """What a hostile object may raise."""
-    return [RuntimeError("no"), KeyError("x"), AttributeError("x"), OSError(2, "x"), UnspeakableError()]
+    return [
+        RuntimeError("no"),
+        KeyError("x"),
+        AttributeError("x"),
+        OSError(2, "x"),
+        UnspeakableError(),
+    ]
 
 
 def no_array(r: random.Random) -> Any:
@@ -322,21 +328,64 @@ def wrong_shape(r: random.Random, shape: tuple[int, ...]) -> Any:
 def wrong_axis(r: random.Random, rank: int) -> Any:
     """No axis of an array of this rank."""
     return r.choice(
-        (rank, -rank - 1, 2 ** 31, -2 ** 63, 10 ** 30, True, 1.0, "0", [0], (), np.array([0]), 1j, Raises(RuntimeError("no")), RaisesAttribute(RuntimeError("no")), np.float64("nan"))
+        (
+            rank,
+            -rank - 1,
+            2**31,
+            -(2**63),
+            10**30,
+            True,
+            1.0,
+            "0",
+            [0],
+            (),
+            np.array([0]),
+            1j,
+            Raises(RuntimeError("no")),
+            RaisesAttribute(RuntimeError("no")),
+            np.float64("nan"),
+        )
     )
 
 
 def wrong_key(r: random.Random) -> Any:
     """No key of a reduction."""
     return r.choice(
-        ("mean", "", None, 0, b"none", ["none"], np.array(["none", "x"]), "�", object(), Raises(RuntimeError("no")), Raises(UnspeakableError()), np.zeros(3), np.ma.masked)
+        (
+            "mean",
+            "",
+            None,
+            0,
+            b"none",
+            ["none"],
+            np.array(["none", "x"]),
+            chr(0xD800),
+            object(),
+            Raises(RuntimeError("no")),
+            Raises(UnspeakableError()),
+            np.zeros(3),
+            np.ma.masked,
+        )
     )
 
 
 def wrong_number(r: random.Random) -> Any:
     """No single real number."""
     return r.choice(
-        ("0.1", None, 1j, [0.1], np.zeros(2), np.array("x"), 10 ** 400, np.ma.masked, object(), Raises(RuntimeError("no")), RaisesAttribute(OSError(1, "x")), np.array(None))
+        (
+            "0.1",
+            None,
+            1j,
+            [0.1],
+            np.zeros(2),
+            np.array("x"),
+            10**400,
+            np.ma.masked,
+            object(),
+            Raises(RuntimeError("no")),
+            RaisesAttribute(OSError(1, "x")),
+            np.array(None),
+        )
     )
 
 

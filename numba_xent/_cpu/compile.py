@@ -6,20 +6,18 @@ folder for the cache everything works the same, but every process compiles for i
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-from numba.core import config
 from numba.core.caching import NullCache
 from numba.core.ccallback import CFunc
-from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import CPUDispatcher
 from numba.core.sigutils import normalize_signature
 from numba.extending import overload, register_jitable
 
 from .cache import DiskCache, digest, name_for_cache
+from .undisturbed import undisturbed
 
 __all__ = [
     "caches",
@@ -73,27 +71,13 @@ def _cache_of(function: Callable[..., Any]) -> Any:
     return cache
 
 
-@contextlib.contextmanager
-def _whatever_is_disabled() -> Iterator[None]:
-    """Compile under ``NUMBA_DISABLE_JIT`` as well: what is written for registers is no Python.
-
-    The variable is for functions of the caller, who wants to step through them.
-    """
-    with global_compiler_lock:
-        disabled, config.DISABLE_JIT = config.DISABLE_JIT, 0
-        try:
-            yield
-        finally:
-            config.DISABLE_JIT = disabled
-
-
 class _Kernel(CPUDispatcher):
     """A function that is compiled when it is first called."""
 
     def compile(self, sig: Any) -> Any:
         """Compile it for a signature, or load it from the cache."""
-        with _whatever_is_disabled():
-            return super().compile(sig)
+        compile_it = super().compile
+        return undisturbed(lambda: compile_it(sig))
 
 
 def compile_kernel(function: Callable[..., Any], name: str, parallel: bool) -> Callable[..., Any]:
@@ -111,8 +95,7 @@ def compile_callback(function: Callable[..., Any], signature: Any, name: str) ->
     named = _named(function, name)
     callback: Any = CFunc(named, normalize_signature(signature), {}, {"error_model": "numpy"})
     callback._cache = _cache_of(named)
-    with _whatever_is_disabled():
-        callback.compile()
+    undisturbed(callback.compile)
     _callbacks.append(callback)
     address: int = callback.address
     return address
