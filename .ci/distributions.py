@@ -1,6 +1,6 @@
 """Check what the wheel and the sdist in a folder carry, and that another build has made the same.
 
-    python .ci/distributions.py FOLDER [OTHER]
+python .ci/distributions.py FOLDER [OTHER]
 """
 
 from __future__ import annotations

@@ -84,13 +84,18 @@ def in_dtype(array: Array, dtype: str) -> Array:
         return array.astype(dtype)
 
 
-def _leaves(value: Any) -> Iterator[Any]:
-    # Subclasses may iterate as they like, but NumPy reads what they hold.
+def _plain(value: Any) -> Any:
+    """Nested lists of what nested lists and tuples hold, whatever their own iterators tell."""
     if is_a(value, list):
-        for item in list.__iter__(value):
-            yield from _leaves(item)
-    elif is_a(value, tuple):
-        for item in tuple.__iter__(value):
+        return [_plain(item) for item in list.__iter__(value)]
+    if is_a(value, tuple):
+        return [_plain(item) for item in tuple.__iter__(value)]
+    return value
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if type(value) is list:
+        for item in value:
             yield from _leaves(item)
     else:
         yield value
@@ -101,6 +106,7 @@ def _from_python(value: Any, name: str, floats: type[np.floating[Any]]) -> Array
     if type(value) is float and abs(value) <= _FITS_FLOAT32:
         return np.array(value, floats)
     try:
+        value = _plain(value)
         leaves = list(_leaves(value))
     except RecursionError:
         raise ValueError(f"{name} is nested too deeply for an array") from None

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ._arrays import as_array, shown
+from ._arrays import as_array, is_a, shown
 
 LOSSES = "losses"
 REGULARIZATION_LOSSES = "regularization_losses"
@@ -114,7 +114,7 @@ def check_names(scope: Any, loss_collection: Any) -> None:
     """
     if _current.get() is None:
         return
-    if scope is not None and not isinstance(scope, str):
+    if scope is not None and not is_a(scope, str):
         raise TypeError(f"scope must be a string, got {shown(scope)}")
     if scope and not _SCOPE.fullmatch(scope):
         raise ValueError(f"scope: {scope!r} is not a valid scope name")

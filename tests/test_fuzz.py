@@ -99,7 +99,6 @@ def test_objects_that_raise(fn: Callable, name: str, error: Exception) -> None:
         [Raises(error)],
         [[1.0, 2.0, 3.0], Raises(error)],
         hostile.NoArray(Raises(error)),
-        np.array([[Raises(error)]], object),
     ):
         with pytest.raises((TypeError, ValueError), match=name):
             fn(**{**RIGHT[fn], name: value})
