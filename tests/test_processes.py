@@ -102,7 +102,7 @@ def compile_something():
 worker = threading.Thread(target=compile_something)
 worker.start()
 entered.wait()
-fork(lambda: print(bits()))
+fork(lambda: (print(bits()), slow(1.5)))
 worker.join()
 print(bits())
 """
