@@ -19,11 +19,12 @@ del xent
 
 
 class Chosen(random.Random):
-    """Random numbers that are the bytes of an input; zeros when those are used up."""
+    """Random numbers that are the bytes of an input, and always the same ones after those."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__()
         self.content, self.used = content, 0
+        self.rest = random.Random(0)
 
     def random(self) -> float:
         """A number in [0, 1)."""
@@ -31,6 +32,8 @@ class Chosen(random.Random):
 
     def getrandbits(self, k: int) -> int:
         """So many bits."""
+        if self.used >= len(self.content):
+            return self.rest.getrandbits(k)
         size = -(-k // 8)
         taken = self.content[self.used : self.used + size]
         self.used += size

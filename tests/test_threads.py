@@ -276,7 +276,8 @@ print(seen)
 @pytest.mark.parametrize("layer", ["tbb", "no such layer"])
 def test_a_layer_that_cannot_be_loaded(layer: str) -> None:
     """One thread computes the same, and one warning says why it is one."""
-    code = PROBLEM + 'sys.modules["numba.np.ufunc.tbbpool"] = None\nprint(bits(), bits())'
+    code = PROBLEM + 'sys.modules["numba.np.ufunc.tbbpool"] = None\nprint(bits(), bits())\n'
+    code += 'assert str(xent.show_config()["threads"]).startswith("1, as Numba")'
     done = ended(code, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2")
     assert done.stdout.split() == [expected()] * 2, done.stderr
     assert done.stderr.count("RuntimeWarning: Numba cannot start its threads") == 1, done.stderr
