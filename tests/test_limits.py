@@ -104,6 +104,7 @@ print("survived")
 """
     # The allocator asks the system for every block, and gives each back.
     malloc = {"MALLOC_MMAP_THRESHOLD_": "1024", "MALLOC_TRIM_THRESHOLD_": "0"}
+    malloc["MALLOC_ARENA_MAX"] = "1"
     code = LIMITED + code
     out = python(code, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2", **malloc)
     assert out.split() == ["survived"]
