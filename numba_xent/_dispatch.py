@@ -1,13 +1,15 @@
 """Which backend computes on a kind of array.
 
 There is one, for NumPy arrays; it is imported when it is first needed, because compilers are slow
-to import.
+to import. Forks are watched from the beginning.
 """
 
 from __future__ import annotations
 
 import functools
 from types import ModuleType
+
+from . import _process  # noqa: F401 - it watches from now on
 
 
 @functools.cache

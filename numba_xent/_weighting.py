@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._arrays import Array, is_float
+from ._arrays import Array, is_float, shown
 
 
 class Reduction:
@@ -105,9 +105,10 @@ def canonical_key(key: object) -> str:
         for known in _KEYS:
             if key == known:
                 return known
-    except ValueError:  # an array of several
-        pass
-    raise ValueError(f"reduction: Invalid Reduction Key {key}. Key should be one of {_KEYS}.")
+        told = str(key)
+    except Exception:  # noqa: BLE001 - an array of several, or whatever an object's own == raises
+        told = shown(key)
+    raise ValueError(f"reduction: Invalid Reduction Key {told}. Key should be one of {_KEYS}.")
 
 
 @dataclass(slots=True)

@@ -368,3 +368,58 @@ print(numba_xent._cpu.compile.caches())
         "",
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_damage_at_every_kilobyte(warm: Warm, tmp_path: Path) -> None:
+    """Cut off, or one bit turned over: nothing damaged is loaded, also if it is machine code."""
+    code = """
+import sys
+from pathlib import Path
+from numba_xent._cpu import cache, compile
+CALLS
+def loads(files):
+    try:
+        overloads = files._load_index()
+        return [files._load_data(name) for name in overloads.values()]
+    except Exception as error:
+        assert type(error) is ValueError and "damaged" in str(error), repr(error)
+        return []
+damages = 0
+for one in compile.caches():
+    folder = Path(FOLDER) / one._impl.filename_base
+    folder.mkdir(parents=True)
+    intact = {file.name: file.read_bytes() for file in one.written()}
+    assert len(intact) == 2
+    files = cache._CheckedFiles(
+        str(folder), one._impl.filename_base, one._impl.locator.get_source_stamp()
+    )
+    for name, content in intact.items():
+        (folder / name).write_bytes(content)
+    assert len(loads(files)) == 1
+    for name, content in intact.items():
+        for place in sorted({*range(0, len(content), 1024), len(content) - 1}):
+            for faulty in (
+                content[:place],
+                content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :],
+            ):
+                (folder / name).write_bytes(faulty)
+                assert loads(files) == [], (name, place)
+                damages += 1
+        (folder / name).write_bytes(content)
+    assert len(loads(files)) == 1
+print(damages)
+"""
+    code = code.replace("CALLS", CALLS).replace("FOLDER", repr(str(tmp_path)))
+    out = python(code, **environment(warm.package, warm.cache))
+    assert int(out.split()[-1]) > 200
+
+
+def test_turned_bits_are_compiled_anew(warm: Warm, tmp_path: Path) -> None:
+    """A wrong bit in the middle of machine code never runs."""
+    folder = tmp_path / "cache"
+    shutil.copytree(warm.cache, folder)
+    for file in folder.rglob("*.nbc"):
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 16
+        file.write_bytes(content)
+    assert run(warm.package, folder) == warm.first

@@ -10,7 +10,6 @@ import functools
 import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numba
 import numpy as np
 
 from .._arrays import Array, address, compute_dtype, dtype_name, in_dtype
@@ -21,7 +20,7 @@ from .kernels import SUM_SIZE, SUMMED, checker, solver, summer
 from .launch import launcher
 from .record import DTYPE, TENSORS, Shape, Tensor, pack
 from .schedule import GRADIENTS, LOSSES, SAVED, STATES, WHOLE
-from .threads import begin_parallel, end_parallel
+from .threads import available_threads
 from .vector import LANES, REGISTERS
 from .workspace import plan
 
@@ -259,7 +258,7 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
             if name in class_strides and name not in _OUTPUTS
         ]
         panel = _units_in_panel(operands_of_classes, classes * register)
-    pitch = panel * register + LINE
+    pitch = panel * register + LINE if panel else 0
     saved = outer * units * pieces * SAVED * lanes * 8 if pieces > 1 else 0
     record = pack(
         tuple(tensors.get(name, Tensor()) for name in TENSORS),
@@ -382,24 +381,21 @@ def solve(
     for offset, array in zip(_ADDRESS_OFFSETS, operands, strict=True):
         if array is not None:
             _NUMBER.pack_into(record, offset, address(array))
-    if d_logits is not None and not _may_stream(recipe, d_logits, problem.logits):
+    target = copied.get("d_logits", d_logits)
+    if target is not None and not _may_stream(recipe, target, problem.logits):
         _NUMBER.pack_into(record, _STREAM_OFFSET, 0)
     if raw:
         _NUMBER.pack_into(record, _LOSSES_OFFSET, address(copied.get("loss", loss)))
-    parallel = recipe.large and begin_parallel()
+    threads = available_threads() if recipe.large else 1
     _TASKS_AND_NUMBERS.pack_into(
         record,
         _TASKS_OFFSET,
-        numba.get_num_threads() if parallel else 1,
+        threads,
         1.0 - problem.smoothing,
         problem.smoothing / problem.classes,
         scale,
     )
-    try:
-        bad, total = launcher(parallel)(np.frombuffer(record, DTYPE), *recipe.kernels)
-    finally:
-        if parallel:
-            end_parallel()
+    bad, total = launcher(threads > 1)(np.frombuffer(record, DTYPE), *recipe.kernels)
     if bad:
         raise IndexError
     if copied:

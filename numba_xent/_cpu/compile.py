@@ -10,14 +10,15 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import numba
 from numba.core.caching import NullCache
 from numba.core.ccallback import CFunc
+from numba.core.registry import CPUDispatcher
 from numba.core.sigutils import normalize_signature
 from numba.extending import overload, register_jitable
 
 from .cache import DiskCache, digest, name_for_cache
 from .parts import PartCompiler
+from .undisturbed import undisturbed
 
 __all__ = [
     "caches",
@@ -85,10 +86,20 @@ def _cache_of(function: Callable[..., Any]) -> Any:
     return cache
 
 
+class _Function(CPUDispatcher):
+    """A function that is compiled when it is first called."""
+
+    def compile(self, sig: Any) -> Any:
+        """Compile it for a signature, or load it from the cache."""
+        compile_it = super().compile
+        return undisturbed(lambda: compile_it(sig))
+
+
 def compile_function(function: Callable[..., Any], name: str, **options: Any) -> Any:
     """A compiled function to call from Python; it runs without the GIL."""
     named = _named(function, name)
-    kernel: Any = numba.njit(named, nogil=True, error_model="numpy", **options)
+    every = {"nopython": True, "nogil": True, "error_model": "numpy", **options}
+    kernel: Any = _Function(named, targetoptions=every)
     kernel._cache = _cache_of(named)
     return kernel
 
@@ -98,7 +109,7 @@ def compile_callback(function: Callable[..., Any], signature: Any, name: str) ->
     named = _named(function, name)
     callback: Any = CFunc(named, normalize_signature(signature), {}, {"error_model": "numpy"})
     callback._cache = _cache_of(named)
-    callback.compile()
+    undisturbed(callback.compile)
     callbacks[name] = callback
     address: int = callback.address
     return address
