@@ -88,11 +88,11 @@ def test_fork_beside_a_compilation() -> None:
     code = """
 entered = threading.Event()
 @numba.extending.register_jitable
-def helper(x):
+def same(x):
     return x
 @numba.njit
 def slow(x):
-    return helper(x) + 1
+    return same(x) + 1
 from numba.core.compiler_lock import global_compiler_lock
 def compile_something():
     with global_compiler_lock:
