@@ -56,6 +56,8 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_memory": False,
+    "capture_repr": (),
+    "write_computation_times": False,
     "show_signature": False,
     "image_scrapers": ("pictures.scrape",),
     "reset_modules": ("pictures.reset",),

@@ -20,9 +20,7 @@ LATENCY = 1 << 12
 """Problems with fewer logits measure the cost of a call, and are left out of the headline."""
 
 COLOURS = dict(zip(PIVOT, (inks.TEAL, inks.BLUE, inks.BROWN, inks.ORANGE), strict=True))
-OTHERS = dict(
-    zip((peer.name for peer in PEERS), (*inks.SERIES[1:], inks.MUTED), strict=True)
-)
+OTHERS = dict(zip((peer.name for peer in PEERS), (*inks.SERIES[1:], inks.MUTED), strict=True))
 MARKERS = dict(zip(OTHERS, "os^DvP*", strict=True))
 
 
@@ -41,17 +39,20 @@ def _figure(rows: int) -> tuple[Figure, Any]:
     return figure, figure.add_subplot()
 
 
-def _legend(figure: Figure, axes: Any, columns: int) -> None:
-    figure.legend(
-        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns, fontsize=9.5
-    )
+def _legend(figure: Figure, columns: int) -> None:
+    """One legend for all panels, each name once."""
+    named = {
+        label: handle
+        for axes in figure.axes
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(named.values(), named, loc="outside lower center", ncols=columns, fontsize=9.5)
 
 
-def _nothing(axes: Any) -> bool:
+def _nothing(axes: Any) -> None:
     """Say that a section was not measured."""
     axes.text(0.5, 0.5, "not measured in this run", ha="center", transform=axes.transAxes)
     axes.set_axis_off()
-    return True
 
 
 def fractions(*sections: str) -> Figure:
@@ -79,14 +80,14 @@ def fractions(*sections: str) -> Figure:
     axes.grid(axis="x")
     axes.set_axisbelow(True)
     axes.set(xlabel="fraction of the speed of memory", xlim=(0, None))
-    _legend(figure, axes, 2)
+    _legend(figure, 2)
     return figure
 
 
 def few() -> Figure:
     """Lines: the fraction of the speed of memory, by the number of classes."""
     measured = of_sections("few")
-    figure, axes = _figure(8)
+    figure, axes = _figure(10)
     if not measured:
         _nothing(axes)
         return figure
@@ -104,47 +105,66 @@ def few() -> Figure:
     axes.grid(axis="y")
     axes.set(xlabel="classes", ylabel="fraction of the speed of memory")
     axes.set_ylim(bottom=0)
-    _legend(figure, axes, 2)
+    _legend(figure, 2)
     return figure
 
 
-def others(chosen: Callable[[Measurement], bool], name: Callable[[Measurement], str]) -> Figure:
+def others(panels: dict[str, Callable[[Measurement], bool]]) -> Figure:
     """Dots: how long other libraries take, in units of our own time.
 
     Parameters
     ----------
-    chosen : callable
-        Which measurements of the section peers.
-    name : callable
-        What stands beside the dots of a measurement.
+    panels : dict
+        For the title of each panel, which measurements of the section peers it shows.
     """
-    measured = [m for m in of_sections("peers") if chosen(m)]
-    rows = list(dict.fromkeys(name(m) for m in measured))
-    figure, axes = _figure(len(rows))
-    if not measured:
-        _nothing(axes)
+    saved = load_json(DATA)
+    peers = [m for m in saved.measurements if m.task.section == "peers"]
+    chosen = {title: [m for m in peers if shown(m)] for title, shown in panels.items()}
+    rows = {title: list(dict.fromkeys(m.task.case for m in chosen[title])) for title in panels}
+    figure = Figure(
+        figsize=(5.8, 1.5 + sum(0.4 + 0.32 * len(r) for r in rows.values())), layout="constrained"
+    )
+    all_axes = figure.subplots(
+        len(panels),
+        1,
+        sharex=True,
+        squeeze=False,
+        height_ratios=[1 + len(r) for r in rows.values()],
+    )[:, 0]
+    if not peers:
+        _nothing(all_axes[0])
         return figure
-    for peer in (peer for peer in OTHERS if any(peer in m.speed for m in measured)):
-        points = [m for m in measured if peer in m.speed]
-        axes.plot(
-            [m.speed[peer].median for m in points],
-            [rows.index(name(m)) for m in points],
-            MARKERS[peer],
-            color=OTHERS[peer],
-            markersize=6.5,
-            markeredgecolor=inks.PAPER,
-            markeredgewidth=0.6,
-            label=peer,
+    for axes, title in zip(all_axes, panels, strict=True):
+        for peer in OTHERS:
+            points = [m for m in chosen[title] if peer in m.speed]
+            if not points:
+                continue
+            axes.plot(
+                [m.speed[peer].median for m in points],
+                [rows[title].index(m.task.case) for m in points],
+                MARKERS[peer],
+                color=OTHERS[peer],
+                markersize=8,
+                markeredgecolor=inks.PAPER,
+                markeredgewidth=0.6,
+                clip_on=False,
+                label=peer,
+            )
+        axes.axvline(1, color=inks.BLUE, linewidth=2.5, label="numba_xent", zorder=1)
+        axes.set_yticks(range(len(rows[title])), [case.name for case in rows[title]])
+        axes.set_ylim(len(rows[title]) - 0.5, -0.5)
+        axes.set_xscale("log")
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        axes.set_title(title)
+    shown = [m for measured in chosen.values() for m in measured]
+    _plain_ticks(all_axes[-1], [m.speed[peer].median for m in shown for peer in m.speed])
+    all_axes[-1].set_xlabel("time of other libraries, numba_xent = 1 (logarithmic)")
+    if saved.settings["quick"]:
+        figure.suptitle(
+            "quick run of small problems, not to be quoted", color=inks.RED, fontsize=11
         )
-    axes.axvline(1, color=inks.BLUE, linewidth=2.5, label="numba_xent", zorder=1)
-    axes.set_yticks(range(len(rows)), rows)
-    axes.invert_yaxis()
-    axes.set_xscale("log")
-    _plain_ticks(axes, [m.speed[peer].median for m in measured for peer in m.speed])
-    axes.grid(axis="x")
-    axes.set_axisbelow(True)
-    axes.set_xlabel("time of other libraries, numba_xent = 1 (logarithmic)")
-    _legend(figure, axes, 4)
+    _legend(figure, 4)
     return figure
 
 
@@ -160,6 +180,9 @@ def _plain_ticks(axes: Any, values: Sequence[float]) -> None:
 def headline() -> Figure:
     """Loss and gradient against other libraries, one label per class."""
     return others(
-        lambda m: m.task.gradient and m.task.labels == "dense" and m.task.case.logits > LATENCY,
-        lambda m: m.task.case.name,
+        {
+            "loss and gradient, one label per class": lambda m: (
+                m.task.gradient and m.task.labels == "dense" and m.task.case.logits > LATENCY
+            )
+        }
     )

@@ -10,16 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import chart
 from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.errors import ConfigError
 from sphinx.util.docutils import SphinxDirective
 
-import chart
 from numba_xent._bench import report
 from numba_xent._bench.peers import PEERS
 from numba_xent._bench.results import OURS, Measurement, Saved, load_json
+
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> nodes.container:
     """A table that scrolls within itself; all but the first columns hold numbers."""
@@ -27,14 +28,14 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> n
     group += [nodes.colspec(colwidth=1) for _ in titles]
     head, body = nodes.thead(), nodes.tbody()
     group += [head, body]
-    for part, lines in ((head, [titles]), (body, rows)):
+    for section, lines in ((head, [titles]), (body, rows)):
         for line in lines:
             row = nodes.row()
             for i, text in enumerate(line):
                 entry = nodes.entry(classes=[] if i < words else ["number"])
                 entry += nodes.paragraph(text=text)
                 row += entry
-            part += row
+            section += row
     node = nodes.table(classes=["measured"])
     node += group
     outer = nodes.container(classes=["pst-scrollable-table-container"])

@@ -51,9 +51,7 @@ axis.legend()
 # :func:`numba_xent.nn.softmax_cross_entropy_with_logits_v2` also has a gradient by the labels: minus
 # the log-softmax. A tuple of names gives both gradients, from the same pass.
 
-both = xent.value_and_grad(
-    xent.nn.softmax_cross_entropy_with_logits_v2, wrt=("logits", "labels")
-)
+both = xent.value_and_grad(xent.nn.softmax_cross_entropy_with_logits_v2, wrt=("logits", "labels"))
 losses, (dlogits, dlabels) = both(soft, x @ teacher)
 print(losses.shape, dlogits.shape, dlabels.shape)
 print("minus the log-softmax:", np.allclose(dlabels, -np.log(soft), atol=1e-4))

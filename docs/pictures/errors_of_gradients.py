@@ -43,8 +43,8 @@ def draw() -> Figure:
         axes.plot(COUNTS, errors, color=colour, marker=marker, label=np.dtype(dtype).name)
     axes.set(
         xscale="log", yscale="log", xlabel="classes", ylabel="largest error of a gradient",
-        ylim=(1e-17, 1),
+        ylim=(1e-18, 1),
     )  # fmt: skip
     axes.grid(axis="y")
-    axes.legend(ncols=2)
+    axes.legend(ncols=2, loc="lower left", bbox_to_anchor=(0.05, 0.2))
     return figure

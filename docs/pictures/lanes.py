@@ -17,7 +17,7 @@ def grid(axes: Any, title: str, columns: bool) -> None:
         for label in range(CLASSES):
             along, across = (example, label) if columns else (label, example)
             block = along // SHOWN
-            first = block == 0 and across < 3  # noqa: PLR2004
+            first = block == 0 and across < 3
             colour = inks.SERIES[across] if first else inks.FAINT
             axes.add_patch(
                 Rectangle((label, example), 0.9, 0.9, facecolor=colour, edgecolor="none")

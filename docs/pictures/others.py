@@ -7,6 +7,15 @@ from matplotlib.figure import Figure
 def draw() -> Figure:
     """Dots for class indices and for values alone."""
     return chart.others(
-        lambda m: not (m.task.gradient and m.task.labels == "dense"),
-        lambda m: f"{m.task.case.name}\n{m.task.labels} {m.task.of}",
+        {
+            "loss and gradient, class indices": lambda m: (
+                m.task.gradient and m.task.labels == "sparse"
+            ),
+            "loss alone, one label per class": lambda m: (
+                not m.task.gradient and m.task.labels == "dense"
+            ),
+            "loss alone, class indices": lambda m: (
+                not m.task.gradient and m.task.labels == "sparse"
+            ),
+        }
     )

@@ -70,9 +70,7 @@ class Measurement(NamedTuple):
             }
             for key in ("seconds", "speed")
         )
-        return cls(
-            Task.from_dict(dict(fields)), fields["threads"], fields["bytes"], seconds, speed
-        )
+        return cls(Task.from_dict(dict(fields)), fields["threads"], fields["bytes"], seconds, speed)
 
 
 def measurement(
