@@ -135,7 +135,7 @@ def others(panels: dict[str, Callable[[Measurement], bool]]) -> Figure:
         _nothing(all_axes[0])
         return figure
     for axes, title in zip(all_axes, panels, strict=True):
-        for peer in OTHERS:
+        for peer, colour in OTHERS.items():
             points = [m for m in chosen[title] if peer in m.speed]
             if not points:
                 continue
@@ -143,7 +143,7 @@ def others(panels: dict[str, Callable[[Measurement], bool]]) -> Figure:
                 [m.speed[peer].median for m in points],
                 [rows[title].index(m.task.case) for m in points],
                 MARKERS[peer],
-                color=OTHERS[peer],
+                color=colour,
                 markersize=8,
                 markeredgecolor=inks.PAPER,
                 markeredgewidth=0.6,

@@ -35,7 +35,7 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> n
                 entry = nodes.entry(classes=[] if i < words else ["number"])
                 entry += nodes.paragraph(text=text)
                 row += entry
-            section += row
+            section.append(row)
     node = nodes.table(classes=["measured"])
     node += group
     outer = nodes.container(classes=["pst-scrollable-table-container"])
