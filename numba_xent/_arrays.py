@@ -76,9 +76,11 @@ def empty_like(array: Array) -> Array:
     empty = np.empty_like(array, subok=False)
     if empty.nbytes < _LARGE or address(empty) % _LINE == 0:
         return empty
-    room = np.empty(empty.nbytes + _LINE, np.uint8)
+    shape, dtype, strides, size = empty.shape, empty.dtype, empty.strides, empty.nbytes
+    del empty  # before there is room for another
+    room = np.empty(size + _LINE, np.uint8)
     start = -address(room) % _LINE
-    return np.ndarray(empty.shape, empty.dtype, room, start, empty.strides)
+    return np.ndarray(shape, dtype, room, start, strides)
 
 
 def in_dtype(array: Array, dtype: str) -> Array:
