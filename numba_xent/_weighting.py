@@ -19,14 +19,14 @@ class Reduction:
 
     With losses :math:`x_i` and weights :math:`w_i` (broadcast), :math:`S = \sum_i w_i x_i`:
 
-    ==========================  ================================================================
-    ``NONE``                    each :math:`w_i x_i`
-    ``SUM``                     :math:`S`
-    ``MEAN``                    :math:`S / \sum_i w_i`
-    ``SUM_OVER_BATCH_SIZE``     :math:`S / n`, with :math:`n` the number of losses
-    ``SUM_BY_NONZERO_WEIGHTS``  :math:`S / |\{i : w_i \ne 0\}|`, the default
+    ============================  ==============================================================
+    ``NONE``                      each :math:`w_i x_i`
+    ``SUM``                       :math:`S`
+    ``MEAN``                      :math:`S / \sum_i w_i`
+    ``SUM_OVER_BATCH_SIZE``       :math:`S / n`, with :math:`n` the number of losses
+    ``SUM_BY_NONZERO_WEIGHTS``    :math:`S / |\{i : w_i \ne 0\}|`, the default
     ``SUM_OVER_NONZERO_WEIGHTS``  another name of it
-    ==========================  ================================================================
+    ============================  ==============================================================
 
     Where the divisor is 0, so is the result.
 
