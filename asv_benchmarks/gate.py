@@ -148,9 +148,7 @@ class Gate:
         self._say(f"measuring {len(timed)} times, {self._effort.launches} launches")
         found = contest.times(pair, self._folder, timed, self._effort)
         rows = {one: verdict.judge_time(one, found[one], factor) for one in timed}
-        doubtful = [
-            one for one in timed if rows[one].verdict.is_refused and _can(found[one])
-        ]
+        doubtful = [one for one in timed if rows[one].verdict.is_refused and _can(found[one])]
         if doubtful:
             self._say(f"measuring {len(doubtful)} of them again")
             again = contest.times(pair, self._folder, doubtful, self._effort)

@@ -3,7 +3,8 @@
 Machines are never quiet, and the speed of memory may halve from one minute to the next. Whatever
 slows one call slows its neighbours in time: so base and head take turns of some milliseconds, and
 each turn of one is compared with the turn of the other beside it. Two processes of the same code
-may differ for good by where their memory happens to lie: so every *launch* starts both anew.
+may differ for good by where their memory happens to lie: so every *launch* starts both anew, each
+of them first in half of the launches.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,9 +22,10 @@ from gating import GateError
 from gating.environments import Environment
 
 WORKER = Path(__file__).with_name("worker.py")
-MIN_SECONDS = 0.002  # shorter calls are repeated so long within a batch
+MIN_SECONDS = 0.0002  # shorter calls are repeated so long within a batch
 MAX_CALLS = 10_000
-BATCHES = 3
+BATCHES = 10  # the fastest of them counts: what disturbs a batch only ever makes it slower
+LEAST_PAIRS = 3
 
 
 class Benchmark(NamedTuple):
@@ -57,15 +60,12 @@ class Effort(NamedTuple):
     pairs
         Up to how many turns each of them has, per launch and benchmark.
     seconds
-        About how long they may take; but for five turns there is always time.
+        About how long they may take; but for three turns there is always time.
     """
 
-    launches: int = 5
+    launches: int = 6
     pairs: int = 25
     seconds: float = 1.0
-
-
-LEAST_PAIRS = 5
 
 
 class Failure(NamedTuple):
@@ -208,16 +208,19 @@ def times(
     """Time benchmarks in both revisions, in turn."""
     found: dict[Benchmark, Outcome] = {benchmark: [] for benchmark in benchmarks}
     for launch in range(effort.launches):
-        with workers(pair, folder) as both:
+        first = launch % 2
+        # Who starts first finds other memory than who comes second.
+        with workers(pair if first == 0 else pair[::-1], folder) as started:
+            both = started if first == 0 else started[::-1]
             for benchmark in benchmarks:
                 outcome = found[benchmark]
                 if not isinstance(outcome, Failure):
-                    turns = _take_turns(both, benchmark, effort, first=launch % 2)
+                    turns = _take_turns(both, benchmark, effort, first)
                     if isinstance(turns, Failure):
                         found[benchmark] = turns
                     else:
                         outcome.append(turns)
-        return found
+    return found
 
 
 def _take_turns(
@@ -227,15 +230,17 @@ def _take_turns(
     problem = _failure(answers)
     if problem is not None:
         return problem
-    seconds = min(answer["seconds"] for answer in answers)
     number, batches = 1, 1
     if not answers[0]["raw"]:
-        number = min(MAX_CALLS, max(1, math.ceil(MIN_SECONDS / max(seconds, 1e-9))))
-        batches = BATCHES
-    turn = seconds * number * (batches + 1)
-    pairs = max(LEAST_PAIRS, min(effort.pairs, int(effort.seconds / max(2 * turn, 1e-9))))
+        tried = pair[first].ask(time=[1, BATCHES])
+        if "error" not in tried:
+            number = math.ceil(MIN_SECONDS / max(tried["seconds"], 1e-9))
+        number, batches = min(MAX_CALLS, number), BATCHES
+    started = time.perf_counter()
     found = []
-    for k in range(pairs):
+    for k in range(effort.pairs):
+        if k >= LEAST_PAIRS and time.perf_counter() - started > effort.seconds:
+            break
         order = (0, 1) if (k + first) % 2 == 0 else (1, 0)
         turns = {side: pair[side].ask(time=[number, batches]) for side in order}
         problem = _failure([turns[0], turns[1]])

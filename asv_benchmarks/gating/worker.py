@@ -6,7 +6,8 @@ reason}`` does not end it. The benchmarks are those of asv in a folder, found as
 ``{"list": true}``
     all of them, and the versions of what they depend on;
 ``{"prepare": [name, index]}``
-    sets up one, for the combination of parameters with that number, and says what it is;
+    sets up one, for the combination of parameters with that number, and says whether asv would skip
+    it and whether it times processes;
 ``{"time": [number, batches]}``
     times batches of so many calls and says how long a call took in the fastest of them;
 ``{"figure": true}``
@@ -19,11 +20,13 @@ import itertools
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 RAW = "Timeraw"
+WARM_SECONDS = 0.003
 
 
 def parameters(benchmark: Any) -> Iterator[tuple[str, ...]]:
@@ -79,7 +82,7 @@ class Session:
         return {"benchmarks": found, "numba": numba.__version__, "numpy": np.__version__}
 
     def prepare(self, name: str, index: int) -> dict[str, Any]:
-        """Set up a combination of a benchmark, and time one call if that is what it is for."""
+        """Set up a combination of a benchmark."""
         self._end()
         benchmark = self._found.get(name)
         if benchmark is None:
@@ -90,17 +93,18 @@ class Session:
         if benchmark.do_setup():
             return {"skipped": True}
         self._current = benchmark
-        if benchmark.type != "time":
-            return {"skipped": False}
-        self._timer = benchmark._get_timer(*benchmark._current_params)
-        raw = type(benchmark).__name__.startswith(RAW)
-        if not raw:
-            self._timer.timeit(1)
-        return {"skipped": False, "seconds": self._timer.timeit(1), "raw": raw}
+        if benchmark.type == "time":
+            self._timer = benchmark._get_timer(*benchmark._current_params)
+        return {"skipped": False, "raw": type(benchmark).__name__.startswith(RAW)}
 
     def time(self, number: int, batches: int) -> dict[str, Any]:
-        """Time some batches of calls, after one batch that wakes threads and fills caches."""
-        if batches > 1:
+        """Time some batches of calls, after some that nobody times.
+
+        Those fill the caches, and outlast the threads of the other process: they still look for
+        work some milliseconds after their last call.
+        """
+        start = time.perf_counter()
+        while batches > 1 and time.perf_counter() - start < WARM_SECONDS:
             self._timer.timeit(number)
         return {"seconds": min(self._timer.timeit(number) for _ in range(batches)) / number}
 
