@@ -16,10 +16,13 @@ import numpy as np
 from .._arrays import Array, address, compute_dtype, dtype_name, in_dtype
 from .._layout import Layout, broadcast_strides, two_axes
 from . import memory
-from .kernels import Kernel, kernel
-from .record import DTYPE, TENSORS, Numbers, Shape, Tensor, pack
+from .kernels import SUM_SIZE, SUMMED, checker, solver, summer
+from .launch import launcher
+from .record import DTYPE, TENSORS, Shape, Tensor, pack
+from .schedule import GRADIENTS, LOSSES, SAVED, STATES, WHOLE
 from .threads import begin_parallel, end_parallel
 from .vector import LANES, REGISTERS
+from .workspace import plan
 
 if TYPE_CHECKING:
     from .._problem import Problem
@@ -73,24 +76,17 @@ class Recipe(NamedTuple):
         The operands and outputs that must be replaced by contiguous arrays first; if there are
         any, the recipe says nothing else.
     template
-        The kernel's record, without addresses, tasks and numbers.
-    compute, rows, dense, gradient
-        The choices that make the kernel, see :func:`.kernels.kernel`.
+        The kernels' record, without addresses, tasks and numbers.
+    kernels
+        What checks the labels, solves, and adds up the losses, see :func:`.launch.launcher`.
     large
         Whether the problem is worth more than one thread.
     """
 
     copies: tuple[str, ...]
-    template: bytes
-    compute: str
-    rows: bool
-    dense: bool
-    gradient: bool
-    large: bool
-
-    def kernel(self, parallel: bool) -> Kernel:
-        """The compiled kernel, serial or parallel."""
-        return kernel(self.compute, self.rows, self.dense, self.gradient, parallel)
+    template: bytes = b""
+    kernels: tuple[int, int, int] = (0, 0, 0)
+    large: bool = False
 
 
 def _metas(operands: tuple[Array | None, ...]) -> tuple[Meta | None, ...]:
@@ -108,10 +104,11 @@ def _lanes_lie_along_outer(
     return outer_near > inner_near or (outer_near == inner_near and layout.outer > layout.inner)
 
 
-def _mover(name: str, dtype: str, compute: str, dense: bool) -> int:
+def _mover(name: str, dtype: str, compute: str, index: bool) -> int:
+    """The address of what converts the numbers of a tensor, or gathers them."""
     if name in _OUTPUTS:
         return memory.writer(compute, dtype)
-    if name == "labels" and not dense:
+    if index:
         return memory.index_reader(dtype)
     return memory.reader(compute, dtype)
 
@@ -155,7 +152,7 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
     layout = two_axes(batch, batch_strides, [_nbytes(meta) for meta in metas])
     copies = tuple(n for n, cut in zip(names, layout.strides, strict=True) if cut is None)
     if copies:
-        return Recipe(copies, b"", compute, rows, dense, gradient, False)
+        return Recipe(copies)
 
     outer, inner = layout.outer, layout.inner
     cuts = {n: cut for n, cut in zip(names, layout.strides, strict=True) if cut is not None}
@@ -169,20 +166,31 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
         first, second = cuts[name]
         step = class_strides.get(name, 0)
         index = name == "labels" and not dense
+        plain = dtype_name(own_dtype) == ("int64" if index else compute)
+        # Numbers of examples are used where they lie, wherever that is; labels, if they are next to
+        # each other, and classes, if they also fill a register.
+        moved = not plain
+        if name in class_strides or index:
+            lane = step if rows and not index else second
+            moved |= lane != own_dtype.itemsize or not (rows or index or inner % lanes == 0)
         tensors[name] = Tensor(
             outer=first,
             unit=group * second,
             example=second,
             classes=step,
             vector=lanes * step if rows else step,
-            mover=_mover(name, dtype_name(own_dtype), compute, dense),
-            plain=dtype_name(own_dtype) == ("int64" if index else compute),
+            mover=_mover(name, dtype_name(own_dtype), compute, index) if moved else 0,
+            plain=plain,
             stream=name == "d_logits" and _is_streamed((own_dtype, own, own_steps), axis, second),
         )
-    tensors["losses"] = tensors["loss"]._replace(mover=memory.reader(compute, compute))
+    tensors["losses"] = tensors["loss"]
     chunks = max(1, -(-vectors // CHUNK))
-    piece = KEPT // (CHUNK * lanes * np.dtype(compute).itemsize)
+    register = lanes * np.dtype(compute).itemsize
+    piece = KEPT // (CHUNK * register)
     pieces = -(-chunks // piece)
+    units = -(-inner // group)
+    blocks = outer * -(-inner // SUMMED)
+    saved = outer * units * pieces * SAVED * lanes * 8 if pieces > 1 else 0
     record = pack(
         tuple(tensors.get(name, Tensor()) for name in TENSORS),
         Shape(
@@ -191,7 +199,7 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
             outer=outer,
             inner=inner,
             group=group,
-            units=-(-inner // group),
+            units=units,
             vectors=vectors,
             tail=tail,
             chunk=CHUNK,
@@ -200,12 +208,19 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
             pieces=pieces,
             keep=pieces == 1,
             raw=raw,
-            tasks=1,
+            phase=WHOLE if pieces == 1 else STATES,
+            phases=1 + (WHOLE if pieces == 1 else GRADIENTS if gradient else LOSSES),
+            blocks=blocks,
+            results_size=max(saved, SUM_SIZE * blocks if raw else 0),
         ),
-        Numbers(1.0, 0.0, 1.0),
+        plan(register, lanes, vectors, CHUNK, group if rows else 1, pieces == 1, gradient),
     )
-    large = classes * outer * inner >= PARALLEL_ELEMENTS
-    return Recipe((), record.tobytes(), compute, rows, dense, gradient, large)
+    kernels = (
+        0 if dense else checker(),
+        solver(compute, rows, dense, gradient),
+        summer(compute) if raw else 0,
+    )
+    return Recipe((), record, kernels, classes * outer * inner >= PARALLEL_ELEMENTS)
 
 
 def _contiguous(name: str, array: Array, axis: int, dense: bool, batch: tuple[int, ...]) -> Array:
@@ -257,7 +272,7 @@ def solve(
     Raises
     ------
     IndexError
-        If a sparse label is not a class. Nothing has been written to `d_logits`.
+        If a sparse label is not a class. Nothing has been written.
     """
     axis, dense = problem.axis, not problem.sparse
     labels = problem.labels
@@ -295,7 +310,7 @@ def solve(
         scale,
     )
     try:
-        bad, total = recipe.kernel(parallel)(np.frombuffer(record, DTYPE))
+        bad, total = launcher(parallel)(np.frombuffer(record, DTYPE), *recipe.kernels)
     finally:
         if parallel:
             end_parallel()

@@ -20,7 +20,7 @@ from .chunk import (
     scale_chunk,
     tile_of,
 )
-from .compile import inlined, merged
+from .compile import inlined
 from .examples import FACTOR, OTHER, SCALE, SLOT, of_example, slot_of
 from .intrinsics import any_lane, first_lane, lanes_of, load, size_of, spread, store
 from .stream import stage_for
@@ -30,7 +30,7 @@ from .workspace import Workspace
 _F64, _I64 = np.float64(0), np.int64(0)
 
 
-@merged
+@inlined
 def write_gradients(
     p: Any,
     o: int,
@@ -88,7 +88,7 @@ def write_gradients(
             put(p.d_logits, place, chunk, lane, work.output, zero)
 
 
-@merged
+@inlined
 def _return_to_logits(
     p: Any,
     o: int,

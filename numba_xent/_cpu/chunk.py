@@ -60,6 +60,8 @@ AHEAD = 8192
 """Bytes from what is loaded to what is asked for at the same time. With nothing asked for, memory
 waits while the exponentials are summed (1.5 times as slow); 2048 is too near (1.1 times)."""
 
+_FIRST = np.int64(0)  # as a literal it would be compiled apart
+
 
 class Chunk(NamedTuple):
     """A part of a unit.
@@ -213,7 +215,7 @@ def _max_from(x: Tile, first: int, tail: int, top: Any, zero: Any) -> Any:
 @inlined
 def max_of_chunk(x: Tile, tail: int, zero: Any) -> Any:
     """The maximum in each lane, NaN if there is a NaN, at least the lowest finite number."""
-    return _max_from(x, 0, tail, zero + constants(zero).lowest, zero)
+    return _max_from(x, _FIRST, tail, zero + constants(zero).lowest, zero)
 
 
 # ---- the sums -------------------------------------------------------------------------------

@@ -59,7 +59,13 @@ def read_numbers(t: Any, place: Any, count: int, buffer: Any, zero: Any) -> Any:
     """A number of each of `count` examples, in the lanes of a float64 register; 0 in the others."""
     if _is_contiguous(t, zero):
         return widen(load_part(place, count, zero))
-    read_tile(t, place, t.example, count, 1, 0.0, buffer, zero)
+    if t.plain == 0:
+        read_tile(t, place, t.example, count, 1, 0.0, buffer, zero)
+    else:
+        number = first_lane(zero)
+        store(buffer, zero)
+        for i in range(count):
+            store(buffer + i * size_of(number), load(place + i * t.example, number))
     return widen(load(buffer, zero))
 
 
@@ -82,14 +88,19 @@ def write_numbers(
     else:
         slot = slot_of(work, SLOT, zero)
         store(slot, spread(value, zero))
-        write_tile(t, place, t.example, count, 1, slot, zero)
+        if t.plain == 0:
+            write_tile(t, place, t.example, count, 1, slot, zero)
+        else:
+            number = first_lane(zero)
+            for i in range(count):
+                store(place + i * t.example, load(slot + i * size_of(number), number))
 
 
 @inlined
 def labels_of(p: Any, o: int, u: int, count: int, work: Workspace) -> Any:
     """Where the unit's sparse labels lie, as int64."""
     place = start_of(p.labels, o, u)
-    if p.labels.plain != 0 and p.labels.example == size_of(_I64):
+    if p.labels.mover == 0:
         return place
     read_indices(p.labels, place, count, work.indices)
     return work.indices

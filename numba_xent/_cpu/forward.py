@@ -9,7 +9,7 @@ import numpy as np
 from .._math.cross_entropy import State, merge
 from .._math.primitives import widen
 from .chunk import is_direct, max_of_chunk, row_tile, sum_columns, sum_row
-from .compile import inlined, merged
+from .compile import inlined
 from .examples import SLOT, of_example, slot_of, start_of
 from .intrinsics import any_lane, lanes_of, load, size_of, store
 from .lanes import gather_sums, largest_of_examples, leave_sums, no_sums, to_state
@@ -25,7 +25,7 @@ def _number_of(p: Any, o: int, u: int, c: int) -> int:
     return (o * p.units + u) * p.chunks + c
 
 
-@merged
+@inlined
 def _max_of_unit(
     p: Any, o: int, u: int, c: int, count: int, work: Workspace, zero: Any, rows: Any
 ) -> Any:
@@ -84,7 +84,7 @@ def _following(p: Any, o: int, u: int, c: int, last: int, count: int, zero: Any)
     return _Next(number, place, rows, chunk.full, chunk.tail)
 
 
-@merged
+@inlined
 def _sum_rows(
     p: Any,
     o: int,

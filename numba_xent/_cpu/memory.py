@@ -25,7 +25,7 @@ from .._math.half import (
     float_to_bfloat16,
     float_to_float16,
 )
-from .compile import compile_callback, digest, for_types, jitable
+from .compile import compile_callback, digest, jitable
 from .intrinsics import (
     bits_register,
     call_at,
@@ -42,6 +42,7 @@ from .intrinsics import (
     zeros,
 )
 from .transpose import read_block, write_block
+from .vector import REGISTER
 
 # A typed zero for each dtype that is read as it is; halves are read as their bits.
 _STORED = {
@@ -58,9 +59,6 @@ _STORED = {
 READABLE = frozenset(_STORED)
 """Names of the dtypes that kernels read where they lie; others are converted first."""
 
-REGISTER = 64
-"""Bytes of a register of the machine, or what stands for it."""
-
 _F32, _I32, _I64, _U16 = np.float32(0), np.int32(0), np.int64(0), np.uint16(0)
 _READER = types.void(*[types.int64] * 7, types.float64)
 _WRITER = types.void(*[types.int64] * 7)
@@ -73,69 +71,24 @@ def _is_transposed(tile: Any, stored: Any, zero: Any) -> bool:
     return lanes == lanes_of(zero) and vector == size_of(stored) and vectors > 1
 
 
-def _loop_over_blocks(width: int) -> Any:
-    """A function that copies a transposed tile in blocks of `width` registers.
-
-    The last block overlaps the one before, where the width does not divide what there is.
-    """
-
-    @jitable
-    def copy_blocks(tile: Any, stored: Any, buffer: Any, stride: int, like: Any, copy: Any) -> None:
-        address, lane, _, _, vectors = tile
-        for i in range((vectors + width - 1) // width):
-            v = min(i * width, vectors - width)
-            place = address + v * size_of(stored)
-            copy(place, lane, stored, buffer + v * stride, stride, like, width)
-
-    return copy_blocks
-
-
-def _copy_blocks(
-    tile: Any, stored: Any, buffer: Any, stride: int, like: Any, copy: Any, width: Any
-) -> None:
-    """Copy a transposed tile from or to registers like `like`, in blocks of at most `width`."""
-    raise NotImplementedError
-
-
-@for_types(_copy_blocks, prefer_literal=True)
-def _copy_blocks_overload(
-    tile: Any, stored: Any, buffer: Any, stride: int, like: Any, copy: Any, width: Any
-) -> Any:
-    wide = width.literal_value
-    narrow = wide // 2
-    copy_wide = _loop_over_blocks(wide)
-    if narrow == 1:
-        return lambda tile, stored, buffer, stride, like, copy, width: copy_wide(
-            tile, stored, buffer, stride, like, copy
-        )
-
-    def copy_blocks(
-        tile: Any, stored: Any, buffer: Any, stride: int, like: Any, copy: Any, width: Any
-    ) -> None:
-        _, _, _, _, vectors = tile
-        if vectors < wide:
-            _copy_blocks(tile, stored, buffer, stride, like, copy, narrow)
-        else:
-            copy_wide(tile, stored, buffer, stride, like, copy)
-
-    return copy_blocks
-
-
+@jitable
 def _copy_transposed(
     tile: Any, stored: Any, buffer: Any, stride: int, like: Any, copy: Any
 ) -> None:
-    """Copy a transposed tile from or to registers like `like`."""
-    raise NotImplementedError
+    """Copy a transposed tile from or to registers like `like`, in blocks as wide as can be.
 
-
-@for_types(_copy_transposed)
-def _copy_transposed_overload(
-    tile: Any, stored: Any, buffer: Any, stride: int, like: Any, copy: Any
-) -> Any:
-    lanes = like.lanes
-    return lambda tile, stored, buffer, stride, like, copy: _copy_blocks(
-        tile, stored, buffer, stride, like, copy, lanes
-    )
+    The last block overlaps the one before, where the width does not divide what there is.
+    """
+    address, lane, _, _, vectors = tile
+    width = lanes_of(like)
+    while width > vectors:
+        width //= 2
+    v = 0
+    while v < vectors:
+        v = min(v, vectors - width)
+        place = address + v * size_of(stored)
+        copy(place, lane, stored, buffer + v * stride, stride, like, width)
+        v += width
 
 
 @jitable
