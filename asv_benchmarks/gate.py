@@ -22,6 +22,7 @@ from gating.environments import Environment
 from gating.verdict import Row
 
 HERE = Path(__file__).resolve().parent
+BENCHMARKS = HERE / "benchmarks"
 FACTOR = 1.15
 PASSED, REFUSED, FAILED = 0, 1, 2
 
@@ -87,7 +88,7 @@ class Gate:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
-        self._folder = HERE / "benchmarks"
+        self._folder = BENCHMARKS
         self._effort = Effort(options.launches, options.pairs)
         self._started = time.monotonic()
 
