@@ -460,7 +460,7 @@ def test_a_revision_that_cannot_be_installed(tmp_path: Path) -> None:
     repository = make_repository(tmp_path / "r", {"a.txt": "1"})
     environment = environments.find(repository, "HEAD", tmp_path / "e")
     for _ in range(2):
-        with pytest.raises(GateError, match=r"HEAD cannot be installed: .*Python project"):
+        with pytest.raises(GateError, match=r"HEAD cannot be installed: .*not installable"):
             environments.install(repository, environment)
 
 

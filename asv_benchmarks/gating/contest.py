@@ -24,8 +24,8 @@ from gating.environments import Environment
 WORKER = Path(__file__).with_name("worker.py")
 MIN_SECONDS = 0.0002  # shorter calls are repeated so long within a batch
 MAX_CALLS = 10_000
-BATCHES = 10  # the fastest of them counts: what disturbs a batch only ever makes it slower
-LEAST_PAIRS = 3
+BATCHES = 8  # the fastest of them counts: what disturbs a batch only ever makes it slower
+LEAST_PAIRS = 2
 
 
 class Benchmark(NamedTuple):
@@ -60,12 +60,12 @@ class Effort(NamedTuple):
     pairs
         Up to how many turns each of them has, per launch and benchmark.
     seconds
-        About how long they may take; but for three turns there is always time.
+        About how long they may take; but for two turns there is always time.
     """
 
     launches: int = 6
-    pairs: int = 25
-    seconds: float = 1.0
+    pairs: int = 15
+    seconds: float = 0.5
 
 
 class Failure(NamedTuple):
