@@ -139,7 +139,7 @@ class Gate:
         with contest.workers(pair, self._folder) as both:
             for benchmark in timed:
                 for worker in both:
-                    worker.send(prepare=[benchmark.name, benchmark.index])
+                    worker.send(prepare=[benchmark.name, benchmark.combination])
                 for worker in both:
                     worker.receive()
 

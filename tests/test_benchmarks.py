@@ -151,7 +151,7 @@ def _worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
 
 def run(worker: Worker, one: Benchmark) -> float:
     """Run a benchmark once; the seconds or the figure."""
-    prepared = worker.ask(prepare=[one.name, one.index])
+    prepared = worker.ask(prepare=[one.name, one.combination])
     assert prepared.get("skipped") is False, f"{one.label}: {prepared}"
     answer = worker.ask(time=[1, 1]) if one.is_time else worker.ask(figure=True)
     assert "error" not in answer, f"{one.label}: {answer}"
@@ -168,7 +168,7 @@ def every(worker: Worker) -> list[Benchmark]:
 
 def test_each_class_runs_once(worker: Worker) -> None:
     """One combination of each, the first."""
-    ran = [one.name for one in every(worker) if one.index == 0 and run(worker, one)]
+    ran = [one.name for one in every(worker) if one.combination == 0 and run(worker, one)]
     assert len(ran) == len(set(ran)) >= len(registry.STEADY) + 8
 
 

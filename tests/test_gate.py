@@ -5,6 +5,7 @@ proof: a copy of the repository with a commit that slows a kernel by 30 %, one t
 logits, and one that changes nothing.
 """
 
+import functools
 import itertools
 import math
 import shutil
@@ -194,13 +195,27 @@ def test_the_table() -> None:
 
 BENCHMARKS = """
 import os
-import time
+import subprocess
+import sys
 
 HEAD = "head" in os.environ["NUMBA_CACHE_DIR"]
 
 
+class Clock:
+    # What these benchmarks are timed by: it goes on when they say so.
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+clock = Clock()
+
+
 class Times:
     version, unit = "1", "seconds"
+    timer = clock
     params = (["steady", "slower", "on head only", "on base only", "broken on head"], )
     param_names = ("what",)
 
@@ -213,9 +228,7 @@ class Times:
 
     def time_call(self, what):
         print("what a revision prints is no answer")
-        end = time.perf_counter() + self.seconds
-        while time.perf_counter() < end:
-            pass
+        clock.now += self.seconds
 
     def in_gate(self, what):
         return what in ("steady", "slower")
@@ -231,11 +244,13 @@ class Raw:
 class Figures:
     version, unit = "1", "bytes"
     slack = (0.0, 0)
-    params = (["steady", "worse", "dying on head"], )
+    params = (["steady", "worse", "planted", "dying on head"], )
 
     def track_bytes(self, what):
         if what == "dying on head" and HEAD:
             os._exit(7)
+        if what == "planted":
+            return subprocess.run([sys.executable, "-c", "import planted"]).returncode
         return 1000 + (what == "worse") * HEAD
 
     def in_gate(self, what):
@@ -278,7 +293,7 @@ def listed(pair: list[Environment], folder: Path) -> dict[str, Benchmark]:
 def test_list_of_benchmarks(pair: list[Environment], folder: Path) -> None:
     """As asv finds them, with what the gate needs to know."""
     found = listed(pair, folder)
-    assert len(found) == 5 + 1 + 3 + 1
+    assert len(found) == 5 + 1 + 4 + 1
     one = found["Times.time_call(on base only)"]
     assert one == Benchmark(
         "all_of_them.Times.time_call",
@@ -333,8 +348,9 @@ def test_times_of_two_processes(
         assert [len(turns) for turns in launches] == [4, 4, 4]
         assert all(base > 0 and head > 0 for base, head in itertools.chain(*launches))
     for base, head in itertools.chain(*by_label["Times.time_call(slower)"]):
-        assert base >= 0.001
-        assert head >= 0.002  # which side is which is never mixed up
+        # Which side is which is never mixed up.
+        assert base == pytest.approx(0.001)
+        assert head == pytest.approx(0.002)
 
 
 def test_time_is_up(pair: list[Environment], folder: Path) -> None:
@@ -352,6 +368,17 @@ def test_figures_of_two_processes(pair: list[Environment], folder: Path) -> None
     assert list(figures.values()) == [(1000, 1000), (1000, 1001)]
     with pytest.raises(GateError, match="the process of head ended with status 7"):
         contest.figures(pair, folder, [found["Figures.track_bytes(dying on head)"]])
+
+
+def test_nothing_is_imported_from_elsewhere(
+    pair: list[Environment], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies around here, as this very package, must not be taken for the revision."""
+    (tmp_path / "planted.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    one = listed(pair, folder)["Figures.track_bytes(planted)"]
+    assert contest.figures(pair, folder, [one]) == {one: (1, 1)}
 
 
 def test_benchmarks_that_cannot_be_imported(pair: list[Environment], tmp_path: Path) -> None:
@@ -375,6 +402,7 @@ def _command(
     monkeypatch.setattr(environments, "find", lambda repository, revision, _: named[revision])
     monkeypatch.setattr(environments, "install", lambda repository, environment: None)
     monkeypatch.setattr(gate, "BENCHMARKS", folder)
+    monkeypatch.setattr(gate, "Effort", functools.partial(Effort, seconds=600))
     return lambda *arguments: gate.main([*arguments, "--launches=2", "--pairs=8"])
 
 

@@ -48,9 +48,10 @@ def dtype_of(name: str) -> np.dtype[Any]:
     if name != "bfloat16":
         return np.dtype(name)
     try:
-        return np.dtype(importlib.import_module("ml_dtypes").bfloat16)
+        found: np.dtype[Any] = np.dtype(importlib.import_module("ml_dtypes").bfloat16)
     except ImportError as error:
         raise NotImplementedError("bfloat16 needs ml_dtypes") from error
+    return found
 
 
 @functools.lru_cache(maxsize=2)

@@ -154,7 +154,7 @@ print(len(caches()))
     @functools.cache
     def _count(cls, names: tuple[str, ...]) -> int:
         done = subprocess.run(
-            [sys.executable, "-c", cls._CODE, *names],
+            [sys.executable, "-P", "-c", cls._CODE, *names],
             stdout=subprocess.PIPE,
             text=True,
             check=False,

@@ -38,7 +38,7 @@ class PeakMemory:
     def setup(self, function: str, of: str) -> None:
         """Compile in another process: a compiler takes more memory than what it compiles."""
         here = Path(__file__).parents[1]
-        subprocess.run([sys.executable, "-c", _COMPILE, str(here), function, of], check=True)
+        subprocess.run([sys.executable, "-P", "-c", _COMPILE, str(here), function, of], check=True)
         self.call = call(function, of)
 
     def peakmem_call(self, function: str, of: str) -> None:

@@ -58,7 +58,7 @@ class FirstCall:
         if "NUMBA_CACHE_DIR" not in os.environ:
             self.folder = tempfile.TemporaryDirectory()
             os.environ["NUMBA_CACHE_DIR"] = self.folder.name
-        subprocess.run([sys.executable, "-c", _ARRAYS + _CALL], check=True)
+        subprocess.run([sys.executable, "-P", "-c", _ARRAYS + _CALL], check=True)
         self.is_warm = True
 
     is_warm = False

@@ -32,7 +32,7 @@ class Benchmark(NamedTuple):
     """A benchmark of asv, for one combination of its parameters."""
 
     name: str
-    index: int
+    combination: int
     label: str
     type: str
     unit: str
@@ -87,7 +87,7 @@ class Worker:
     def __init__(self, environment: Environment, benchmarks: Path) -> None:
         self.environment = environment
         self._process = subprocess.Popen(
-            [str(environment.python), "-P", str(WORKER), str(benchmarks)],
+            [str(environment.python), str(WORKER), str(benchmarks)],
             env=environment.variables,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -190,7 +190,7 @@ def figures(
     found: dict[Benchmark, tuple[float, float] | Failure] = {}
     with workers(pair, folder) as both:
         for benchmark in benchmarks:
-            answers = _ask_all(both, prepare=[benchmark.name, benchmark.index])
+            answers = _ask_all(both, prepare=[benchmark.name, benchmark.combination])
             problem = _failure(answers)
             if problem is None:
                 answers = _ask_all(both, figure=True)
@@ -226,7 +226,7 @@ def times(
 def _take_turns(
     pair: Sequence[Worker], benchmark: Benchmark, effort: Effort, first: int
 ) -> list[tuple[float, float]] | Failure:
-    answers = _ask_all(pair, prepare=[benchmark.name, benchmark.index])
+    answers = _ask_all(pair, prepare=[benchmark.name, benchmark.combination])
     problem = _failure(answers)
     if problem is not None:
         return problem

@@ -43,9 +43,13 @@ class Environment(NamedTuple):
 
     @property
     def variables(self) -> dict[str, str]:
-        """The environment variables of its processes: nothing of ours but where to cache code."""
+        """The environment variables of its processes, and of those that they start.
+
+        Whatever lies in the current folder or on our path must not be taken for the revision.
+        """
         kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        return {**kept, "NUMBA_CACHE_DIR": str(self.folder / "cache")}
+        cache = str(self.folder / "cache")
+        return {**kept, "PYTHONSAFEPATH": "1", "NUMBA_CACHE_DIR": cache}
 
 
 def find(repository: Path, revision: str, folder: Path) -> Environment:

@@ -5,9 +5,9 @@ reason}`` does not end it. The benchmarks are those of asv in a folder, found as
 
 ``{"list": true}``
     all of them, and the versions of what they depend on;
-``{"prepare": [name, index]}``
-    sets up one, for the combination of parameters with that number, and says whether asv would skip
-    it and whether it times processes;
+``{"prepare": [name, combination]}``
+    sets up one, for the combination of parameters with that number, and says whether asv would
+    skip it and whether it times processes;
 ``{"time": [number, batches]}``
     times batches of so many calls and says how long a call took in the fastest of them;
 ``{"figure": true}``
@@ -69,7 +69,7 @@ class Session:
         found = [
             {
                 "name": name,
-                "index": index,
+                "combination": combination,
                 "label": label(name, words),
                 "type": benchmark.type,
                 "unit": benchmark.unit,
@@ -77,18 +77,18 @@ class Session:
                 "gated": getattr(benchmark.func.__self__, "in_gate", _never)(*words),
             }
             for name, benchmark in self._found.items()
-            for index, words in enumerate(parameters(benchmark))
+            for combination, words in enumerate(parameters(benchmark))
         ]
         return {"benchmarks": found, "numba": numba.__version__, "numpy": np.__version__}
 
-    def prepare(self, name: str, index: int) -> dict[str, Any]:
+    def prepare(self, name: str, combination: int) -> dict[str, Any]:
         """Set up a combination of a benchmark."""
         self._end()
         benchmark = self._found.get(name)
         if benchmark is None:
             return {"skipped": True}
         if benchmark._params:
-            benchmark.set_param_idx(index)
+            benchmark.set_param_idx(combination)
         benchmark._redo_setup_next = False
         if benchmark.do_setup():
             return {"skipped": True}
