@@ -109,10 +109,10 @@ def turns(*ratios: float, pairs: int = 20) -> list[list[tuple[float, float]]]:
     [
         (turns(1.2, 1.2, 1.2), Verdict.SLOWER),
         (turns(1.1, 1.1, 1.1), Verdict.SAME),  # within the factor
-        (turns(1.5, 1.5, 0.95), Verdict.SAME),  # not in every launch
+        (turns(*[1.5] * 5, 0.95), Verdict.SAME),  # not in every launch
         (turns(1.2, pairs=5), Verdict.SAME),  # too few to be sure
         (turns(0.8, 0.8, 0.8), Verdict.FASTER),
-        (turns(0.8, 0.8, 1.01), Verdict.SAME),
+        (turns(*[0.8] * 5, 1.01), Verdict.SAME),
     ],
 )
 def test_all_conditions_must_hold(outcome: Any, expected: Verdict) -> None:
@@ -409,8 +409,11 @@ def _command(
 def test_refused(command: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     """What is marked for the gate is measured; what is slower is named, the rest is counted."""
     assert command("base", "head") == gate.REFUSED
-    lines = capsys.readouterr().out.splitlines()
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
     assert len(lines) == 3
+    assert "measuring 2 times, 2 launches\n" in err
+    assert "measuring 1 of them again\n" in err
     assert lines[1].startswith("slower  all_of_them.Times.time_call(slower)  ")
     assert lines[2] == "refused: 1 of 3 slower or worse"
 
