@@ -144,12 +144,16 @@ class Gate:
                     worker.receive()
 
     def _judge_times(self, pair: Sequence[Environment], timed: Sequence[Benchmark]) -> list[Row]:
-        """Judge times; what looks slower must do so again with as many launches more."""
+        """Judge times; what looks changed must do so again with as many launches more."""
         factor = self._options.factor
         self._say(f"measuring {len(timed)} times, {self._effort.launches} launches")
         found = contest.times(pair, self._folder, timed, self._effort)
         rows = {one: verdict.judge_time(one, found[one], factor) for one in timed}
-        doubtful = [one for one in timed if rows[one].verdict.is_refused and _can(found[one])]
+        doubtful = [
+            one
+            for one in timed
+            if rows[one].verdict is not verdict.Verdict.SAME and _can(found[one])
+        ]
         if doubtful:
             self._say(f"measuring {len(doubtful)} of them again")
             again = contest.times(pair, self._folder, doubtful, self._effort)
