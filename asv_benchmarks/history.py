@@ -81,11 +81,9 @@ def _asv(*arguments: str) -> None:
 
 def describe_machine(name: str) -> None:
     """Tell asv what this machine is, under a name of ours: not that of the host."""
-    from asv.machine import Machine  # noqa: PLC0415 - not needed to publish
+    from asv.machine import Machine, MachineCollection  # noqa: PLC0415 - not needed to publish
 
-    described = {**Machine.get_defaults(), "machine": name}
-    options = [part for key, value in described.items() for part in (f"--{key}", str(value))]
-    _asv("machine", "--yes", *options)
+    MachineCollection.save(name, {**Machine.get_defaults(), "machine": name})
 
 
 def measure(hashes: Sequence[str], machine: str, bench: Sequence[str], *, quick: bool) -> None:

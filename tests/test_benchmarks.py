@@ -290,7 +290,8 @@ def test_commands_of_asv(tmp_path: Path) -> None:
     do(*history, "--last=2", bench)
     index: dict[str, Any] = json.loads((html / "index.json").read_text())
     assert index["project"] == "numba_xent"
-    assert list(index["benchmarks"]) == ["startup.Import.timeraw_import"]
+    assert "startup.Import.timeraw_import" in index["benchmarks"]
+    assert len(list(html.rglob("startup.Import.timeraw_import.json"))) >= 1
     measured = {json.loads(p.read_text())["commit_hash"] for p in results(copy)}
     assert measured == {base, head}
     assert (html / "index.html").is_file()
