@@ -46,3 +46,22 @@ def test_the_fence_kills() -> None:
     done = ended(BROKEN)
     assert done.stdout.split() == ["5.0"]
     assert done.returncode == -11
+
+
+def test_labels_that_change_after_their_check() -> None:
+    """Another thread may do that at any moment; here nothing has been checked at all."""
+    code = """
+import numpy as np
+from numba_xent._cpu import backend
+backend.checker = lambda: 0
+import numba_xent as xent
+both = xent.value_and_grad(xent.nn.sparse_softmax_cross_entropy_with_logits)
+for dtype in np.float16, np.float32, np.float64:
+    for shape in (33, 3), (5, 700), (3, 9000):
+        for label in 10**12, -(10**12), 2**62, -(2**63):
+            logits = np.ones(shape, dtype)
+            both(labels=np.full(shape[0], label), logits=logits)
+            both(labels=np.full(shape[0], label), logits=np.asfortranarray(logits))
+print("alive")
+"""
+    assert python(code).split() == ["alive"]

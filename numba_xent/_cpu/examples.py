@@ -101,16 +101,27 @@ def labels_of(p: Any, o: int, u: int, count: int, work: Workspace) -> Any:
 
 
 @inlined
+def _label_of(p: Any, indices: Any, i: int) -> int:
+    """The label of an example.
+
+    It has been checked, but lies in memory that another thread may have changed since: even then it
+    must lead to a class.
+    """
+    label = load(indices + i * size_of(_I64), _I64)
+    return label if 0 <= label < p.classes else 0
+
+
+@inlined
 def _gather(
-    x: Any, classes: int, example: int, count: int, indices: Any, work: Workspace, zero: Any
+    p: Any, x: Any, step: int, example: int, count: int, indices: Any, work: Workspace, zero: Any
 ) -> Any:
-    """The number of each example's label, in the lanes."""
+    """The number of each example's label, in the lanes; classes are `step` bytes apart."""
     number = size_of(first_lane(zero))
     slot = slot_of(work, SLOT, zero)
     store(slot, zero)
     for i in range(count):
-        label = load(indices + i * size_of(_I64), _I64)
-        store(slot + i * number, load(x + (label * classes + i * example), first_lane(zero)))
+        place = x + (_label_of(p, indices, i) * step + i * example)
+        store(slot + i * number, load(place, first_lane(zero)))
     return load(slot, zero)
 
 
@@ -120,21 +131,20 @@ def logits_at_labels(
 ) -> Any:
     """The logit of each example's label, as float64 in the lanes."""
     x = start_of(p.logits, o, u)
+    step = p.logits.classes
+    example = p.logits.example
     number = size_of(first_lane(zero))
     if panel != 0:
-        return widen(_gather(pointer(panel), p.pitch, number, count, indices, work, zero))
+        return widen(_gather(p, pointer(panel), p.pitch, number, count, indices, work, zero))
     if p.logits.plain != 0:
-        step = p.logits.classes
-        return widen(_gather(x, step, p.logits.example, count, indices, work, zero))
+        return widen(_gather(p, x, step, example, count, indices, work, zero))
     slot = slot_of(work, SLOT, zero)
     other = slot_of(work, OTHER, zero)
     store(slot, zero)
     for i in range(count):
-        label = load(indices + i * size_of(_I64), _I64)
-        place = x + (label * p.logits.classes + i * p.logits.example)
-        read_tile(p.logits, place, p.logits.example, 1, 1, np.nan, other, zero)
-        z = load(other, first_lane(zero))
-        store(slot + i * number, z)
+        place = x + (_label_of(p, indices, i) * step + i * example)
+        read_tile(p.logits, place, example, 1, 1, np.nan, other, zero)
+        store(slot + i * number, load(other, first_lane(zero)))
     return widen(load(slot, zero))
 
 
