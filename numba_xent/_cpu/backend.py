@@ -47,11 +47,12 @@ KEPT = 512 << 10
 """Bytes of exponentials that a task keeps. Longer units are cut into pieces of that size, which any
 thread may take, and read their logits twice."""
 
-PANEL = 512 << 10
-"""Bytes of an operand in a panel: with half as much, 1000 classes take 1.3 times as long."""
+PANELS = 640 << 10
+"""Bytes of all panels of a task: with the rest of its scratch memory no more than a MiB."""
 
 PANEL_UNITS = 32
-"""Units in a panel, at most."""
+"""Units in a panel, at most. With less than two the runs of memory are too short (1.6 times as slow
+as no panels at all)."""
 
 PARALLEL_ELEMENTS = 1 << 16
 """From so many logits on, a problem is worth waking other threads."""
@@ -195,13 +196,14 @@ def _units_in_panel(operands: list[tuple[Meta, int]], size: int) -> int:
     """How many units of columns, of `size` bytes of an operand, make a panel; 0 for no panels.
 
     There are panels of large operands, given with the steps of their examples, if all have their
-    examples next to each other.
+    examples next to each other. Each has two.
     """
     if any(step != meta[0].itemsize for meta, step in operands):
         return 0
     if max(_nbytes(meta) for meta, _ in operands) < STREAMED:
         return 0
-    return max(1, min(PANEL_UNITS, PANEL // size))
+    units = min(PANEL_UNITS, PANELS // (2 * len(operands) * size))
+    return units if units > 1 else 0
 
 
 @functools.lru_cache(maxsize=1024)
@@ -293,6 +295,7 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
             pieces == 1,
             gradient,
             classes * pitch,
+            dense,
         ),
     )
     kernels = (

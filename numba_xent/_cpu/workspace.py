@@ -66,6 +66,7 @@ def plan(
     keep: bool,
     gradient: bool,
     panel: int,
+    dense: bool,
 ) -> Plan:
     """Divide scratch memory.
 
@@ -79,8 +80,8 @@ def plan(
         How many examples are side by side in a buffer.
     keep, gradient
         Whether the exponentials of all chunks are kept; whether a gradient is wanted at all.
-    panel
-        Bytes of a panel.
+    panel, dense
+        Bytes of a panel, and whether there are panels of labels, too.
     """
     chunks = max(1, -(-vectors // chunk))
     example = (min(chunk, vectors) + 1) * register
@@ -103,7 +104,7 @@ def plan(
         "numbers": REGISTER,
         "panel_numbers": NUMBERS_SIZE,
         "panel_logits": 2 * panel,
-        "panel_labels": 2 * panel,
+        "panel_labels": 2 * panel if dense else 0,
     }
     begin = 0
     offsets = {}
