@@ -156,7 +156,7 @@ def again(times):
         own(10_000)
 again(10)
 bits()
-_thread.start_new_thread(again, (4_000,))
+_thread.start_new_thread(again, (1_000,))
 while _thread._count() == 0:
     pass
 found = {bits() for _ in range(5)}

@@ -226,12 +226,12 @@ def store(typingctx: Any, place: Any, value: Any) -> Any:
 
 @intrinsic(prefer_literal=True)
 def load_all(typingctx: Any, place: Any, n: Any, like: Any) -> Any:
-    """`n` registers that lie next to each other, as a tuple."""
+    """`n` numbers or registers that lie next to each other, as a tuple."""
 
     def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
         memory = builder.bitcast(args[0], context.get_value_type(like).as_pointer())
         values = [
-            builder.load(builder.gep(memory, [_INT64(i)]), align=like.dtype.bitwidth // 8)
+            builder.load(builder.gep(memory, [_INT64(i)]), align=dtype_of(like).bitwidth // 8)
             for i in range(n.literal_value)
         ]
         return context.make_tuple(builder, sig.return_type, values)
@@ -242,13 +242,13 @@ def load_all(typingctx: Any, place: Any, n: Any, like: Any) -> Any:
 
 @intrinsic
 def store_all(typingctx: Any, place: Any, values: Any) -> Any:
-    """Put the registers of a tuple next to each other."""
+    """Put the numbers or registers of a tuple next to each other."""
 
     def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
         memory = builder.bitcast(args[0], context.get_value_type(values[0]).as_pointer())
         for i, value in enumerate(cgutils.unpack_tuple(builder, args[1])):
             place = builder.gep(memory, [_INT64(i)])
-            builder.store(value, place, align=values[0].dtype.bitwidth // 8)
+            builder.store(value, place, align=dtype_of(values[0]).bitwidth // 8)
 
     return types.void(place, values), codegen
 

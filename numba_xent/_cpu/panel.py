@@ -20,9 +20,11 @@ from .intrinsics import (
     first_lane,
     lanes_of,
     load,
+    load_all,
     prefetch,
     size_of,
     store,
+    store_all,
     zeros,
 )
 from .memory import start_of
@@ -76,41 +78,16 @@ class Numbers(NamedTuple):
     piece: Any
 
 
-NUMBERS_SIZE = 8 * len(Numbers._fields)
+_COUNT = len(Numbers._fields)
+
+NUMBERS_SIZE = 8 * _COUNT
 """Bytes of the numbers."""
 
 
 @inlined
 def get_numbers(panels: Panels) -> Numbers:
     """The numbers of a task's panels."""
-    size = size_of(_I64)
-    n = panels.numbers
-    return Numbers(
-        load(n, _I64),
-        load(n + size, _I64),
-        load(n + 2 * size, _I64),
-        load(n + 3 * size, _I64),
-        load(n + 4 * size, _I64),
-        load(n + 5 * size, _I64),
-        load(n + 6 * size, _I64),
-        load(n + 7 * size, _I64),
-        load(n + 8 * size, _I64),
-    )
-
-
-@inlined
-def _set_numbers(panels: Panels, numbers: Numbers) -> None:
-    size = size_of(_I64)
-    n = panels.numbers
-    store(n, numbers.logits)
-    store(n + size, numbers.labels)
-    store(n + 2 * size, numbers.item)
-    store(n + 3 * size, numbers.units)
-    store(n + 4 * size, numbers.side)
-    store(n + 5 * size, numbers.next_item)
-    store(n + 6 * size, numbers.next_units)
-    store(n + 7 * size, numbers.row)
-    store(n + 8 * size, numbers.piece)
+    return Numbers(*load_all(panels.numbers, _COUNT, _I64))
 
 
 @inlined
@@ -130,7 +107,8 @@ def _next_panel(p: Any, item: int, last: int) -> tuple[int, int]:
 def open_panels(p: Any, first: int, last: int, panels: Panels) -> None:
     """Make panels ready for the units of a task."""
     item, units = _next_panel(p, first, last)
-    _set_numbers(panels, Numbers(_I64, _I64, _I64, _I64, _I64, item, units, _I64, _I64))
+    numbers = Numbers(_I64, _I64, _I64, _I64, _I64, item, units, _I64, _I64)
+    store_all(panels.numbers, numbers)
 
 
 @inlined
@@ -184,8 +162,8 @@ def bring(p: Any, n: int, panels: Panels, zero: Any, dense: Any) -> None:
         if piece == units:
             piece = 0
             row += 1
-    _set_numbers(
-        panels,
+    store_all(
+        panels.numbers,
         Numbers(
             now.logits,
             now.labels,
@@ -225,8 +203,8 @@ def enter(p: Any, item: int, last: int, panels: Panels, zero: Any, dense: Any) -
         offset = now.side * p.pitch * p.classes + nth * size_of(zero)
         logits = address_of(panels.logits + offset)
         labels = address_of(panels.labels + offset)
-    _set_numbers(
-        panels,
+    store_all(
+        panels.numbers,
         Numbers(
             logits,
             labels,
