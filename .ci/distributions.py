@@ -1,4 +1,7 @@
-"""Check that the wheel and the sdist in a folder carry what an installation needs."""
+"""Check what the wheel and the sdist in a folder carry, and that another build has made the same.
+
+python .ci/distributions.py FOLDER [OTHER]
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,22 @@ NEEDED = (
 )
 
 
-def main(folder: str) -> int:
-    """Print what is missing; 1 if anything is."""
+def differences(folder: str, other: str) -> list[str]:
+    """What is not the same, byte for byte, in two folders."""
+    names = {file.name for each in (folder, other) for file in Path(each).iterdir()}
+    return [
+        f"{name} is not the same in {folder} and {other}"
+        for name in sorted(names)
+        if len({_content(Path(each) / name) for each in (folder, other)}) > 1
+    ]
+
+
+def _content(file: Path) -> bytes | None:
+    return file.read_bytes() if file.exists() else None
+
+
+def main(folder: str, other: str | None = None) -> int:
+    """Print what is missing or differs; 1 if anything does."""
     (wheel,) = Path(folder).glob("*.whl")
     (sdist,) = Path(folder).glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as zipped, tarfile.open(sdist) as tarred:
@@ -31,9 +48,11 @@ def main(folder: str) -> int:
         for needed in NEEDED
         if needed not in content
     ]
+    if other is not None:
+        missing += differences(folder, other)
     print("\n".join(missing) or "wheel and sdist are complete")
     return 1 if missing else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

@@ -60,6 +60,39 @@ address = (
 """The address of an array's first element, ``array.ctypes.data``."""
 
 
+_LINE = 64
+_LARGE = 1 << 20
+
+
+def empty_like(array: Array) -> Array:
+    """Memory for an array of the same shape, dtype and order of axes.
+
+    If it is large it begins with a cache line, as NumPy's own does not: then whole lines of it can
+    be written past the caches.
+    """
+    empty = np.empty_like(array, subok=False)
+    if empty.nbytes < _LARGE or address(empty) % _LINE == 0:
+        return empty
+    shape, dtype, strides, size = empty.shape, empty.dtype, empty.strides, empty.nbytes
+    del empty  # before there is room for another
+    room = np.empty(size + _LINE, np.uint8)
+    start = -address(room) % _LINE
+    return np.ndarray(shape, dtype, room, start, strides)
+
+
+def shown(value: Any) -> str:
+    """What an object says of itself, for messages; some objects raise when they are asked."""
+    try:
+        return repr(value)
+    except Exception as error:  # noqa: BLE001 - it may be anything
+        return f"an object of type {type(value).__name__}, whose repr raises {type(error).__name__}"
+
+
+def is_a(value: Any, *kinds: type) -> bool:
+    """``isinstance``, but not fooled by a ``__class__`` of an object's own making."""
+    return issubclass(type(value), kinds)
+
+
 def in_dtype(array: Array, dtype: str) -> Array:
     """The array itself if it has that dtype, or a copy, infinite where a number does not fit."""
     if dtype_name(array.dtype) == dtype and array.dtype.isnative:
@@ -68,8 +101,17 @@ def in_dtype(array: Array, dtype: str) -> Array:
         return array.astype(dtype)
 
 
+def _plain(value: Any) -> Any:
+    """Nested lists of what nested lists and tuples hold, whatever their own iterators tell."""
+    if is_a(value, list):
+        return [_plain(item) for item in list.__iter__(value)]
+    if is_a(value, tuple):
+        return [_plain(item) for item in tuple.__iter__(value)]
+    return value
+
+
 def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, (list, tuple)):
+    if type(value) is list:
         for item in value:
             yield from _leaves(item)
     else:
@@ -80,8 +122,12 @@ def _from_python(value: Any, name: str, floats: type[np.floating[Any]]) -> Array
     """Python numbers, or nested lists of them (and perhaps of arrays)."""
     if type(value) is float and abs(value) <= _FITS_FLOAT32:
         return np.array(value, floats)
-    leaves = list(_leaves(value))
-    if any(isinstance(leaf, np.ma.MaskedArray) for leaf in leaves):
+    try:
+        value = _plain(value)
+        leaves = list(_leaves(value))
+    except RecursionError:
+        raise ValueError(f"{name} is nested too deeply for an array") from None
+    if any(is_a(leaf, np.ma.MaskedArray) for leaf in leaves):
         raise TypeError(f"{name} holds a masked array, whose mask would be lost; pass its data")
     try:
         array = np.array(value)
@@ -89,11 +135,15 @@ def _from_python(value: Any, name: str, floats: type[np.floating[Any]]) -> Array
         raise ValueError(f"{name}: {error}") from None
     except ValueError as error:
         raise ValueError(
-            f"{name} must be a rectangular array of numbers, got a ragged sequence: {error}"
+            f"{name} must be a rectangular array of numbers, got a ragged sequence: {shown(error)}"
         ) from None
-    if leaves and all(isinstance(leaf, int) for leaf in leaves) and array.dtype.kind not in "ib":
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise TypeError(f"{name} cannot be converted to an array: {shown(error)}") from error
+    if leaves and all(is_a(leaf, int) for leaf in leaves) and array.dtype.kind not in "ib":
         raise ValueError(f"{name}: an integer does not fit int64, the widest dtype of integers")
-    if any(isinstance(leaf, (np.ndarray, np.generic)) for leaf in leaves):
+    if any(is_a(leaf, np.ndarray, np.generic) for leaf in leaves):
         # Somebody chose a dtype, and Python numbers follow it.
         return _with_chosen_dtype(array, leaves)
     if array.dtype == np.float64:
@@ -116,7 +166,7 @@ def _from_python(value: Any, name: str, floats: type[np.floating[Any]]) -> Array
 def _with_chosen_dtype(array: Array, leaves: list[Any]) -> Array:
     try:
         return array.astype(np.result_type(*leaves), copy=False)
-    except (TypeError, OverflowError):  # no numbers, or a Python integer that does not fit
+    except Exception:  # noqa: BLE001 - no numbers, or a Python integer that does not fit
         return array
 
 
@@ -144,18 +194,12 @@ def as_array(value: Any, name: str, floats: type[np.floating[Any]] = np.float32)
         array = value
     elif value is None:
         raise ValueError(f"{name} must not be None.")
-    elif isinstance(value, np.ma.MaskedArray):
+    elif is_a(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be lost; pass its data")
-    elif isinstance(value, (bool, int, float, complex, list, tuple)) and not isinstance(
-        value, np.generic
-    ):
+    elif is_a(value, bool, int, float, complex, list, tuple) and not is_a(value, np.generic):
         array = _from_python(value, name, floats)
-    elif isinstance(value, (str, bytes)):
+    elif is_a(value, str, bytes):
         raise TypeError(f"{name} must be an array of numbers, got {type(value).__name__}")
-    elif is_on_gpu(value):
-        from ._dispatch import device_array  # noqa: PLC0415 - compilers are slow to import
-
-        array = cast("Array", device_array(value, name))  # as far as checks go
     else:
         array = _from_object(value, name)
     if array.dtype.kind in "OSUMm" or (array.dtype.kind == "V" and array.dtype.names is not None):
@@ -166,15 +210,21 @@ def as_array(value: Any, name: str, floats: type[np.floating[Any]] = np.float32)
 def _from_object(value: Any, name: str) -> Array:
     """Anything that knows how to become an array."""
     try:
-        if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
+        if not is_on_gpu(value):
+            if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
+                return np.asarray(value)
+            if hasattr(value, "__dlpack__"):
+                return np.from_dlpack(value)
             return np.asarray(value)
-        if hasattr(value, "__dlpack__"):
-            return np.from_dlpack(value)
-        return np.asarray(value)
+    except MemoryError:
+        raise
     except Exception as error:
         raise TypeError(
-            f"{name} cannot be converted to an array: {type(value).__name__} says {error!r}"
+            f"{name} cannot be converted to an array: {type(value).__name__} says {shown(error)}"
         ) from error
+    from ._dispatch import device_array  # noqa: PLC0415 - compilers are slow to import
+
+    return cast("Array", device_array(value, name))  # as far as checks go
 
 
 def native(array: Array) -> Array:
@@ -237,16 +287,16 @@ def as_axis(axis: Any, name: str, rank: int) -> int:
     ValueError
         If it is out of range.
     """
-    if isinstance(axis, np.ndarray) and axis.ndim == 0:
+    if type(axis) is np.ndarray and axis.ndim == 0:
         axis = axis[()]
     try:
-        if isinstance(axis, (bool, np.bool_)):
+        if is_a(axis, bool, np.bool_):
             raise TypeError
         index = operator.index(axis)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {axis!r}") from None
+    except Exception:  # noqa: BLE001 - an object's own __index__ may raise anything
+        raise TypeError(f"{name} must be an integer, got {shown(axis)}") from None
     if not -rank <= index < rank:
         raise ValueError(
-            f"{name} must be in [{-rank}, {rank}) for logits of rank {rank}, got {axis}"
+            f"{name} must be in [{-rank}, {rank}) for logits of rank {rank}, got {index}"
         )
     return index + rank if index < 0 else index

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ._arrays import as_array
+from ._arrays import as_array, is_a, shown
 
 LOSSES = "losses"
 REGULARIZATION_LOSSES = "regularization_losses"
@@ -114,19 +114,20 @@ def check_names(scope: Any, loss_collection: Any) -> None:
     """
     if _current.get() is None:
         return
-    if scope is not None and not isinstance(scope, str):
-        raise TypeError(f"scope must be a string, got {scope!r}")
+    if scope is not None and not is_a(scope, str):
+        raise TypeError(f"scope must be a string, got {shown(scope)}")
     if scope and not _SCOPE.fullmatch(scope):
         raise ValueError(f"scope: {scope!r} is not a valid scope name")
-    if loss_collection:
+    if type(loss_collection) is not str:
         _check_key(loss_collection)
 
 
 def _check_key(key: Any) -> None:
     try:
-        hash(key)
-    except TypeError:
-        raise TypeError(f"loss_collection must be hashable, got {key!r}") from None
+        if key:
+            hash(key)
+    except Exception:  # noqa: BLE001 - an object's own __hash__ may raise anything
+        raise TypeError(f"loss_collection must be hashable, got {shown(key)}") from None
 
 
 def collect(value: Any, scope: str | None, default: str, last: str, loss_collection: Any) -> None:

@@ -46,10 +46,15 @@ def show_config() -> dict[str, Any]:
 
     from ._dispatch import why_no_cuda  # noqa: PLC0415
 
+    threads: int | str
     try:
         layer = numba.threading_layer()
     except ValueError:
         layer = "not started, will be the first of " + " ".join(config.THREADING_LAYER_PRIORITY)
+    try:
+        threads = numba.get_num_threads()
+    except Exception as error:  # noqa: BLE001 - what keeps threads from starting is to be shown
+        threads = f"1, as Numba's cannot start: {error}"
     features = config.CPU_FEATURES or llvm.get_host_cpu_features().flatten()
     return {
         "numba_xent": _own_version(),
@@ -62,7 +67,7 @@ def show_config() -> dict[str, Any]:
         "cpu": config.CPU_NAME or llvm.get_host_cpu_name(),
         "cpu_features": " ".join(f[1:] for f in sorted(features.split(",")) if f.startswith("+")),
         "cores": os.cpu_count(),
-        "threads": numba.get_num_threads(),
+        "threads": threads,
         "threading_layer": layer,
         "cache": config.CACHE_DIR or "__pycache__ beside the package, or a folder of the user",
         "gpu": why_no_cuda() or "available",

@@ -1,6 +1,7 @@
 """Which backend computes on a kind of array.
 
-Each is imported when it is first needed, because compilers are slow to import.
+Each is imported when it is first needed, because compilers are slow to import. Forks are watched
+from the beginning.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import importlib.util
 from types import ModuleType
 from typing import Any
 
+from . import _process  # noqa: F401 - it watches from now on
 from ._device import DeviceArray
 
 _HINT = "or copy it to the host first"

@@ -19,7 +19,9 @@ from ._arrays import (
     address,
     as_array,
     compute_dtype,
+    empty_like,
     in_dtype,
+    is_a,
     is_float,
     real_numbers,
     to_dtype,
@@ -122,8 +124,10 @@ def as_upstream(upstream: Any, shape: tuple[int, ...], compute: str) -> Array | 
     return in_dtype(array, compute)
 
 
-def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], position: str) -> None:
+def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], position: str) -> Array:
     """Check an array that is to receive a gradient; `position` is its place in a tuple.
+
+    Returns it as a plain array, which has the shape and strides that its memory really has.
 
     Raises
     ------
@@ -132,8 +136,9 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], position: 
     ValueError
         If it has another shape, cannot be written, or has elements that share memory.
     """
-    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+    if not is_a(out, np.ndarray) or is_a(out, np.ma.MaskedArray):
         raise TypeError(f"out{position} must be a NumPy array, got {type(out).__name__}")
+    out = np.asarray(out)
     if out.dtype != dtype and out.dtype.newbyteorder("=") != dtype:
         raise TypeError(f"out{position} must have dtype {dtype}, got {out.dtype}")
     if out.shape != shape:
@@ -142,6 +147,8 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], position: 
         raise ValueError(f"out{position} must be writeable, got a read-only array")
     if not out.flags.forc and has_internal_overlap(out.shape, out.strides, out.itemsize):
         raise ValueError(f"out{position} must not have elements that share memory")
+    plain: Array = out
+    return plain
 
 
 def overlaps(out: Array, others: Sequence[Array | None]) -> bool:
@@ -174,8 +181,11 @@ def check_disjoint(outs: Sequence[Array | None]) -> None:
 def deliver(gradient: Any, out: Array | None) -> Any:
     """The gradient as the caller wants it: in `out`, or as it is."""
     if out is not None:
-        if out is not gradient:
-            out[...] = gradient
+        place = np.asarray(out)
+        if gradient is not place and not (
+            isinstance(gradient, np.ndarray) and _same_place(gradient, place)
+        ):
+            place[...] = gradient
         return out
     return gradient[()] if gradient is not None and gradient.ndim == 0 else gradient
 
@@ -261,11 +271,13 @@ class Problem:
         up = as_upstream(upstream, () if self.reduced else self.batch_shape, self.compute)
         read = (self.logits, self.labels, self.weights, up)
         buffers: dict[str, Array | None] = {}
+        places = []
         for i, (name, out) in enumerate(zip(wrt, outs, strict=True)):
-            self._check_out(name, out, "" if len(wrt) == 1 else f"[{i}]")
+            place = self._check_out(name, out, "" if len(wrt) == 1 else f"[{i}]")
+            places.append(place)
             if name in ("logits", "labels"):
-                buffers[name] = self._buffer(name, out, read)
-        check_disjoint(outs)
+                buffers[name] = self._buffer(name, place, read)
+        check_disjoint(places)
         raw = self.reduced or "weights" in wrt
         scale = 1.0
         each_up = up
@@ -345,7 +357,7 @@ class Problem:
         It is the sum of as many terms as there are logits. They are made and summed a piece of the
         batch at a time, so that they never fill memory.
         """
-        losses = np.empty(self.batch_shape, self.logits.dtype)
+        losses = np.zeros(self.batch_shape, self.logits.dtype)
         total = np.zeros(self.labels.shape, np.float64)
         shape = self.logits.shape
         batch_axes = [i for i in range(len(shape)) if i != self.axis] or [self.axis]
@@ -381,10 +393,10 @@ class Problem:
             f"valid range of [0, {self.classes}).  Label values: {shown}{more}"
         )
 
-    def _check_out(self, name: str, out: Any, position: str) -> None:
+    def _check_out(self, name: str, out: Any, position: str) -> Array | None:
         """Check the output for the gradient by an argument."""
         if out is None:
-            return
+            return None
         target = {
             "logits": self.logits,
             "labels": self.labels,
@@ -392,7 +404,7 @@ class Problem:
         }[name]
         if target is None or not is_float(target) or not (self.label_gradient or name != "labels"):
             raise ValueError(f"out{position} must be None: there is no gradient by integer {name}")
-        check_out(out, target.shape, target.dtype.newbyteorder("="), position)
+        return check_out(out, target.shape, target.dtype.newbyteorder("="), position)
 
     def _buffer(self, name: str, out: Array | None, read: Sequence[Array | None]) -> Array | None:
         """The memory that a kernel writes a gradient to: `out`, or an array of its own."""
@@ -404,7 +416,7 @@ class Problem:
             others = read[1:] if name == "logits" and _same_place(out, self.logits) else read
             if not overlaps(out, others):
                 return out
-        return np.empty_like(operand, subok=False)
+        return empty_like(operand)
 
 
 def _same_place(a: Array, b: Array) -> bool:

@@ -103,20 +103,18 @@ def _calls(dtypes: list[np.dtype[Any]]) -> Iterator[Callable[[], object]]:
             yield functools.partial(sparse, np.zeros(1, name), logits)
 
 
-def _compilations(dtypes: list[np.dtype[Any]]) -> list[Callable[[], object]]:
-    """The compilations of all kernels, serial and parallel; to be run after the calls."""
-    from ._cpu.kernels import kernel  # noqa: PLC0415 - slow to import
+def _compilations(dtypes: list[np.dtype[Any]]) -> Iterator[Callable[[], object]]:
+    """The compilations of all kernels, and of what launches them; to be run after the calls."""
+    from ._cpu.kernels import solver  # noqa: PLC0415 - slow to import
+    from ._cpu.launch import launcher  # noqa: PLC0415 - slow to import
 
     computes = dict.fromkeys(compute_dtype(dtype) for dtype in dtypes)
-    kernels: list[Any] = [
-        kernel(*choices) for choices in itertools.product(computes, *[(False, True)] * 4)
-    ]
-
-    def compile_like_called(kernel: Any) -> None:
-        # All kernels take the same record, and some have been called with it by now.
-        kernel.compile(next(one.signatures[0] for one in kernels if one.signatures))
-
-    return [functools.partial(compile_like_called, kernel) for kernel in kernels]
+    for choices in itertools.product(computes, *[(False, True)] * 3):
+        yield functools.partial(solver, *choices)
+    serial: Any = launcher(False)
+    parallel: Any = launcher(True)
+    # They take the same, and one has been called by now.
+    yield lambda: parallel.compile(serial.signatures[0])
 
 
 def _report(caches: list[DiskCache], seconds: float) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._arrays import Array, is_float
+from ._arrays import Array, is_float, shown
 from ._device import DeviceArray
 
 
@@ -20,14 +20,14 @@ class Reduction:
 
     With losses :math:`x_i` and weights :math:`w_i` (broadcast), :math:`S = \sum_i w_i x_i`:
 
-    ==========================  ================================================================
-    ``NONE``                    each :math:`w_i x_i`
-    ``SUM``                     :math:`S`
-    ``MEAN``                    :math:`S / \sum_i w_i`
-    ``SUM_OVER_BATCH_SIZE``     :math:`S / n`, with :math:`n` the number of losses
-    ``SUM_BY_NONZERO_WEIGHTS``  :math:`S / |\{i : w_i \ne 0\}|`, the default
+    ============================  ==============================================================
+    ``NONE``                      each :math:`w_i x_i`
+    ``SUM``                       :math:`S`
+    ``MEAN``                      :math:`S / \sum_i w_i`
+    ``SUM_OVER_BATCH_SIZE``       :math:`S / n`, with :math:`n` the number of losses
+    ``SUM_BY_NONZERO_WEIGHTS``    :math:`S / |\{i : w_i \ne 0\}|`, the default
     ``SUM_OVER_NONZERO_WEIGHTS``  another name of it
-    ==========================  ================================================================
+    ============================  ==============================================================
 
     Where the divisor is 0, so is the result.
 
@@ -106,9 +106,10 @@ def canonical_key(key: object) -> str:
         for known in _KEYS:
             if key == known:
                 return known
-    except ValueError:  # an array of several
-        pass
-    raise ValueError(f"reduction: Invalid Reduction Key {key}. Key should be one of {_KEYS}.")
+        told = str(key)
+    except Exception:  # noqa: BLE001 - an array of several, or whatever an object's own == raises
+        told = shown(key)
+    raise ValueError(f"reduction: Invalid Reduction Key {told}. Key should be one of {_KEYS}.")
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from ._arrays import shown
 from ._problem import REGISTRY
 
 __all__ = ["value_and_grad"]
@@ -21,8 +22,8 @@ def _check_wrt(fn: Callable[..., Any], wrt: Any) -> tuple[str, ...]:
     names = wrt if isinstance(wrt, tuple) else (wrt,)
     known = REGISTRY[fn]
     for name in names:
-        if not isinstance(name, str):
-            raise TypeError(f"wrt must be an argument name or a tuple of them, got {wrt!r}")
+        if type(name) is not str:
+            raise TypeError(f"wrt must be an argument name or a tuple of them, got {shown(wrt)}")
         if name in known.closed:
             raise ValueError(f"wrt: {known.closed[name]} (got {name!r} for {_describe(fn)})")
         if name not in known.wrt:
@@ -95,14 +96,14 @@ def value_and_grad(
     """
     if not callable(fn) or not _is_known(fn):
         allowed = ", ".join(_describe(known) for known in REGISTRY)
-        raise TypeError(f"fn must be one of {allowed}; got {fn!r}")
+        raise TypeError(f"fn must be one of {allowed}; got {shown(fn)}")
     return _differentiate(fn, _check_wrt(fn, wrt), not isinstance(wrt, tuple))
 
 
 def _is_known(fn: Callable[..., Any]) -> bool:
     try:
         return fn in REGISTRY
-    except TypeError:  # callable, but not hashable
+    except Exception:  # noqa: BLE001 - callable, but not hashable
         return False
 
 

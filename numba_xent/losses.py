@@ -13,7 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from ._arrays import Array, as_array, compute_dtype, in_dtype, is_float, real_numbers
+from ._arrays import (
+    Array,
+    as_array,
+    compute_dtype,
+    in_dtype,
+    is_a,
+    is_float,
+    real_numbers,
+    shown,
+)
 from ._collections import (
     LOSSES,
     NamedLoss,
@@ -64,15 +73,17 @@ _NO_LABEL_GRADIENT = (
 
 
 def _as_weights(value: Any, compute: str) -> tuple[Array, Array]:
-    """Weights in their own and in the compute dtype."""
+    """Weights as they are, and as real numbers."""
     given = as_array(value, "weights", np.float64 if compute == "float64" else np.float32)
     if isinstance(given, DeviceArray):
         return given, given
-    return given, in_dtype(real_numbers(given, "weights"), compute)
+    return given, real_numbers(given, "weights")
 
 
-def _weighting(given: Array, weights: Array, shape: tuple[int, ...], reduction: str) -> Weighting:
-    """Check weights against the shape of the losses.
+def _weighting(
+    given: Array, weights: Array, shape: tuple[int, ...], compute: str, reduction: str
+) -> Weighting:
+    """Check weights against the shape of the losses, then convert them to the compute dtype.
 
     They have rank 0, or the rank of the losses and in each axis their length or 1.
     """
@@ -91,7 +102,8 @@ def _weighting(given: Array, weights: Array, shape: tuple[int, ...], reduction: 
                 raise ValueError(
                     f"weights can not be broadcast to values. Mismatch at dim {i}. {advice}"
                 )
-    return Weighting(weights, given, shape, reduction)
+    on_gpu = isinstance(weights, DeviceArray)
+    return Weighting(weights if on_gpu else in_dtype(weights, compute), given, shape, reduction)
 
 
 # ---- calls ----------------------------------------------------------------------------------
@@ -143,8 +155,8 @@ class _WithoutLastAxis:
         inner = list(outs)
         for i, (name, out) in enumerate(zip(wrt, outs, strict=True)):
             if name == "logits" and out is not None:
-                check_out(out, shape, self.call.logits.dtype, "" if len(wrt) == 1 else f"[{i}]")
-                inner[i] = out[..., 0]
+                position = "" if len(wrt) == 1 else f"[{i}]"
+                inner[i] = check_out(out, shape, self.call.logits.dtype, position)[..., 0]
         value, gradients = self.call.value_and_gradients(wrt, upstream, inner)
         return value, tuple(
             gradient if name != "logits" else gradient[..., np.newaxis] if out is None else out
@@ -189,6 +201,7 @@ class _WeightedLoss:
             weighting.weights.dtype.name,
         )
         arrays = {"losses": self.losses, "weights": weighting.given}
+        places = []
         for i, (name, out) in enumerate(zip(wrt, outs, strict=True)):
             if out is not None:
                 position = "" if len(wrt) == 1 else f"[{i}]"
@@ -197,8 +210,8 @@ class _WeightedLoss:
                         f"out{position} must be None: there is no gradient by integer {name}"
                     )
                 dtype = arrays[name].dtype.newbyteorder("=")
-                check_out(out, arrays[name].shape, dtype, position)
-        check_disjoint(outs)
+                places.append(check_out(out, arrays[name].shape, dtype, position))
+        check_disjoint(places)
         value = self.value()
         gradients = {
             "losses": self._losses_gradient(up) if "losses" in wrt else None,
@@ -312,26 +325,29 @@ def softmax_cross_entropy(
     problem.smoothing = smoothing
     key = canonical_key(reduction)
     given, factors = _as_weights(weights, problem.compute)
-    problem.weighting = _weighting(given, factors, problem.batch_shape, key)
+    problem.weighting = _weighting(given, factors, problem.batch_shape, problem.compute, key)
     return _Collected(problem, scope, "softmax_cross_entropy_loss", key, loss_collection)
 
 
 def _as_smoothing(value: Any) -> float:
     """Label smoothing as a number; what is not greater than 0 smooths nothing."""
     number = value
-    if isinstance(value, (np.ndarray, np.generic)) and not isinstance(value, np.ma.MaskedArray):
+    if is_a(value, np.ndarray, np.generic) and not is_a(value, np.ma.MaskedArray):
+        value = np.asarray(value)
         if value.size != 1:
             raise ValueError(
                 f"label_smoothing must be one number, got an array of shape {value.shape}"
             )
-        if value.dtype.kind in "biuf" or is_float(np.asarray(value)):
+        if value.dtype.kind in "biuf" or is_float(value):
             number = value.item()
-    if not isinstance(number, (bool, int, float)):
-        raise TypeError(f"label_smoothing must be a number, got {value!r}")
+    if not is_a(number, bool, int, float):
+        raise TypeError(f"label_smoothing must be a number, got {shown(value)}")
     try:
         number = float(number)
     except OverflowError:
         raise ValueError("label_smoothing is too large for a float") from None
+    except Exception:  # noqa: BLE001 - a subclass's own __float__ may raise anything
+        raise TypeError(f"label_smoothing must be a number, got {shown(value)}") from None
     return number if number > 0 else 0.0
 
 
@@ -406,7 +422,7 @@ def sparse_softmax_cross_entropy(
     key = canonical_key(reduction)
     given, factors = _as_weights(weights, problem.compute)
     factors = _squeeze_weights(factors, label_array)
-    problem.weighting = _weighting(given, factors, problem.batch_shape, key)
+    problem.weighting = _weighting(given, factors, problem.batch_shape, problem.compute, key)
     squeezed = logit_array.ndim < given_rank
     call: Call = _WithoutLastAxis(problem) if squeezed else problem
     return _Collected(call, scope, "sparse_softmax_cross_entropy_loss", key, loss_collection)
@@ -487,7 +503,8 @@ def compute_weighted_loss(
     array = real_numbers(as_array(losses, "losses"), "losses")
     if isinstance(array, DeviceArray):
         raise TypeError("losses is a CUDA array; compute_weighted_loss is for the host only")
-    given, factors = _as_weights(weights, compute_dtype(array.dtype))
-    weighting = _weighting(given, factors, array.shape, key)
+    compute = compute_dtype(array.dtype)
+    given, factors = _as_weights(weights, compute)
+    weighting = _weighting(given, factors, array.shape, compute, key)
     call = _WeightedLoss(array, weighting)
     return _Collected(call, scope, "weighted_loss", key, loss_collection)

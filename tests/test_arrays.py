@@ -8,6 +8,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from hostile import ByDlpack, ByInterface, ByMethod
 
 import numba_xent as xent
 from numba_xent._arrays import (
@@ -31,40 +32,6 @@ class Label(enum.IntEnum):
 
     CAT = 0
     DOG = 1
-
-
-class ByMethod:
-    """An array behind ``__array__``."""
-
-    def __init__(self, values: np.ndarray) -> None:
-        self.values = values
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """Hand out the array."""
-        return self.values
-
-
-class ByInterface:
-    """An array behind ``__array_interface__``."""
-
-    def __init__(self, values: np.ndarray) -> None:
-        self.values = values
-        self.__array_interface__ = values.__array_interface__
-
-
-class ByDlpack:
-    """An array behind ``__dlpack__``, as PyTorch's and JAX's are."""
-
-    def __init__(self, values: np.ndarray) -> None:
-        self.values = values
-
-    def __dlpack__(self, **kwargs: Any) -> Any:
-        """Hand out a capsule."""
-        return self.values.__dlpack__(**kwargs)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        """Say that it lies in host memory."""
-        return self.values.__dlpack_device__()
 
 
 PYTHON = [

@@ -29,7 +29,7 @@ from numba_xent._bench.operands import Operands
 from numba_xent._bench.options import SECTIONS, add_bench_options, chosen_sections
 from numba_xent._bench.peers import OURSELVES, PEERS, Peer
 from numba_xent._bench.probe import Probe
-from numba_xent._bench.results import OURS, Measurement, measurement, save_json
+from numba_xent._bench.results import OURS, Measurement, load_json, measurement, save_json
 from numba_xent._bench.sections import Arena
 from numba_xent._bench.timing import Contestant, Summary, ratios, repeats, take_turns
 from numba_xent._bench.worker import reason_of, serve
@@ -528,6 +528,23 @@ def test_json(tmp_path: Path) -> None:
     }
     with pytest.raises(BenchError, match=r"^--json .*: "):
         save_json(tmp_path / "none" / "a.json", {}, {}, [], [])
+
+
+def test_json_is_read_back(tmp_path: Path) -> None:
+    """What is written can be read, and nothing else is taken for it."""
+    path = tmp_path / "a.json"
+    task = tasks_of("throughput", quick=True)[0]
+    m = measurement(task, 2, 64, {OURS: [1.0, 2.0, 4.0], "probe": [1.0, 1.0, 3.0]})
+    save_json(path, {"cpu": "x"}, {"rounds": 3}, [m, m], ["a note"])
+    saved = load_json(path)
+    assert saved.machine == {"cpu": "x"}
+    assert saved.settings == {"rounds": 3}
+    assert saved.notes == ["a note"]
+    assert saved.measurements == [m._replace(task=task._replace(against=()))] * 2
+    for text in ("{", "[]", '{"format": 0}'):
+        path.write_text(text, "utf-8")
+        with pytest.raises(BenchError, match=r"a\.json: "):
+            load_json(path)
 
 
 def test_plot(tmp_path: Path) -> None:

@@ -118,3 +118,92 @@ def test_pieces(axis: int, dtype: np.dtype) -> None:
         np.testing.assert_allclose(value, want.value.astype(np.float64), rtol=2 * eps)
         error = np.abs(gradient - want.grads["logits"]).max()
         assert error < eps
+
+
+def far(
+    shape: tuple[int, int, int], dtype: np.dtype
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Logits, soft and bool labels with the class axis in the middle, and class numbers."""
+    rng = np.random.default_rng(shape[1])
+    logits = (4 * rng.standard_normal(shape, np.float32)).astype(dtype)
+    soft = rng.random(shape, np.float32).astype(dtype)
+    index = rng.integers(0, shape[1], (shape[0], shape[2]))
+    hot = index[:, None] == np.arange(shape[1])[:, None]
+    return logits, soft, hot, index
+
+
+def in_strips(fn: Any, target: np.ndarray, logits: np.ndarray, **kwargs: Any) -> Any:
+    """Values and gradients of a few examples of each outer index at a time.
+
+    Always of so many that the same ones are solved side by side as in the whole.
+    """
+    step = max(1, 100_000 // (logits.shape[0] * logits.shape[1]) // 32) * 32
+    both = xent.value_and_grad(fn, **kwargs)
+    parts = []
+    for i in range(0, logits.shape[2], step):
+        strip = logits[:, :, i : i + step]
+        if target.ndim == 2:
+            # Class numbers go with logits whose class axis is the last one, in name at least.
+            value, gradient = both(labels=target[:, i : i + step], logits=np.moveaxis(strip, 1, 2))
+            parts.append((value, np.moveaxis(gradient, 2, 1)))
+        else:
+            value, gradient = both(labels=target[:, :, i : i + step], logits=strip, axis=1)
+            parts.append((value, gradient))
+    values, gradients = zip(*parts, strict=True)
+    return np.concatenate(values, -1), np.concatenate(gradients, -1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("outer", "classes", "extra"), [(1, 300, 0), (3, 21, 7), (5, 2, 1), (1, 600, 40)]
+)
+def test_far_classes(outer: int, classes: int, extra: int, dtype: np.dtype) -> None:
+    """Classes that lie far apart: the bits of small strips, at any alignment, nothing beside them."""
+    inner = STREAMED // (outer * classes * dtype.itemsize) // 64 * 64 + 64 + extra
+    logits, soft, hot, index = far((outer, classes, inner), dtype)
+    for target in (soft, hot):
+        value, gradient = in_strips(V2, target, logits)
+        for offset in (0, 1):
+            out, around = guarded(logits.shape, dtype, offset)
+            assert logits.nbytes >= STREAMED
+            got, _ = xent.value_and_grad(V2)(target, logits, axis=1, out=out)
+            assert got.tobytes() == value.tobytes()
+            assert out.tobytes() == gradient.tobytes()
+            assert (around[:64] == GUARD).all()
+            assert (around[-128:] == GUARD).all()
+        assert V2(target, logits, axis=1).tobytes() == value.tobytes()
+        in_place = logits.copy()
+        xent.value_and_grad(V2)(target, in_place, axis=1, out=in_place)
+        assert in_place.tobytes() == gradient.tobytes()
+    value, gradient = in_strips(SPARSE, index, logits)
+    last = np.moveaxis(logits, 1, 2)
+    got, fresh = xent.value_and_grad(SPARSE)(labels=index, logits=last)
+    assert got.tobytes() == value.tobytes()
+    assert np.moveaxis(fresh, 2, 1).tobytes() == gradient.tobytes()
+    assert SPARSE(labels=index, logits=last).tobytes() == value.tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("classes", [100, 1000, 9000])
+def test_both_gradients(classes: int, dtype: np.dtype) -> None:
+    """The gradient by the labels reads the logits once more, from where they were copied to."""
+    rows = STREAMED // (classes * dtype.itemsize) + 3
+    logits, labels, _ = random((rows, classes), dtype)
+    both = xent.value_and_grad(V2, wrt=("logits", "labels"))
+    value, (by_logits, by_labels) = both(labels, logits)
+    for i in range(0, rows, max(1, rows // 7)):
+        one = slice(i, i + 1)
+        alone, (its, other) = both(labels[one], logits[one])
+        assert alone.tobytes() == value[one].tobytes()
+        assert its.tobytes() == by_logits[one].tobytes()
+        assert other.tobytes() == by_labels[one].tobytes()
+    across = xent.value_and_grad(V2, wrt="labels")
+    columns = np.ascontiguousarray(logits[:, : classes // 2].T)
+    weights = np.ascontiguousarray(labels[:, : classes // 2].T)
+    want, by_rows = across(weights.T.copy(), columns.T.copy())
+    got, by_columns = across(weights, columns, axis=0)
+    # Both are computed alike and rounded once; what rounding leaves of halves is the last bit.
+    rtol = {2: 2.0**-10, 4: 4 * 2.0**-23, 8: 4 * 2.0**-52}[dtype.itemsize]
+    rtol = 2.0**-7 if dtype == DTYPES[3] else rtol
+    np.testing.assert_allclose(got.astype(float), want.astype(float), rtol=rtol)
+    np.testing.assert_allclose(by_columns.T.astype(float), by_rows.astype(float), rtol=rtol)

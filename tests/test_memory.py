@@ -5,7 +5,6 @@ process, whose high-water mark Linux lets us reset.
 """
 
 import gc
-import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
+from peaks import peak
 
 import numba_xent as xent
 
@@ -120,22 +120,6 @@ CASES: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "sparse losses": (SPARSE_LOSS, sparse_losses),
     "half": (V2, half),
 }
-
-
-def peak(call: Callable[[], Any]) -> int:
-    """The most memory that a warm call holds at once, its result included."""
-    call()
-    gc.collect()
-    tracemalloc.start()
-    try:
-        tracemalloc.reset_peak()
-        before, _ = tracemalloc.get_traced_memory()
-        result = call()
-        _, most = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    del result
-    return most - before
 
 
 @pytest.mark.parametrize("name", CASES)

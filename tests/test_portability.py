@@ -63,7 +63,7 @@ def test_older_processor(name: str) -> None:
         code, timeout=840, PYTHONPATH=os.pathsep.join(PATHS), **compiled_for(name)
     ).splitlines()
     total = int(printed[-1].split()[0])
-    assert printed[-1] == f"{total} checks, 0 failed, kernels not met: []", "\n".join(printed)
+    assert printed[-1] == f"{total} checks, 0 failed, 0 kernels not met", "\n".join(printed)
     assert total > 500
 
 
@@ -82,17 +82,15 @@ import re
 import llvmlite.binding as llvm
 import numpy as np
 import numba_xent as xent
-from numba_xent._cpu.kernels import kernel
+from numba_xent._cpu.compile import callbacks
 
 logits = np.ones((2, 99), np.float32)
 xent.value_and_grad(xent.nn.softmax_cross_entropy_with_logits_v2)(labels=logits, logits=logits)
 xent.nn.sparse_softmax_cross_entropy_with_logits(labels=np.zeros(2, int), logits=np.ones((2, 3)))
 llvm.initialize_all_targets()
 llvm.initialize_all_asmprinters()
-choices = ("float32", True, True, True, False), ("float64", False, False, False, False)
-for choice in choices:
-    (result,) = kernel(*choice).overloads.values()
-    code = result.library.get_llvm_str()
+for name in "rows_dense_gradient_float32", "columns_sparse_value_float64":
+    code = callbacks[name].inspect_llvm()
     code = re.sub(r"(?m)^target .*\\n", "", code)
     # What counts references to arrays has become an operation of x86 by now.
     code = code.replace("llvm.x86.atomic.sub.cc.i64", "drop_reference").replace("immarg", "")

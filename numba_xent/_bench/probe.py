@@ -17,7 +17,7 @@ import numpy as np
 from numba.extending import register_jitable
 from numpy.typing import NDArray
 
-from numba_xent._cpu.compile import compile_kernel, digest
+from numba_xent._cpu.compile import compile_function, digest
 from numba_xent._cpu.intrinsics import (
     bits_register,
     fence,
@@ -146,7 +146,7 @@ def _make(source: str) -> Callable[[Steps, int], int]:
 @functools.cache
 def _kernel(parallel: bool) -> Callable[[Steps, int], int]:
     name = f"probe_{'parallel' if parallel else 'serial'}"
-    return compile_kernel(_make(digest(__name__)), name, parallel)
+    return compile_function(_make(digest(__name__)), name, parallel=parallel)
 
 
 class Probe:

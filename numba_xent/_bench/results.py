@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from numba_xent._bench import BenchError
 from numba_xent._bench.cases import Task
@@ -60,6 +60,18 @@ class Measurement(NamedTuple):
             "speed": {name: summary._asdict() for name, summary in self.speed.items()},
         }
 
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """Return what `as_dict` was made of."""
+        seconds, speed = (
+            {
+                name: Summary(**{**summary, "rounds": tuple(summary["rounds"])})
+                for name, summary in fields[key].items()
+            }
+            for key in ("seconds", "speed")
+        )
+        return cls(Task.from_dict(dict(fields)), fields["threads"], fields["bytes"], seconds, speed)
+
 
 def measurement(
     task: Task, threads: int, nbytes: int, seconds: Mapping[str, Sequence[float]]
@@ -110,3 +122,44 @@ def save_json(
         path.write_text(json.dumps(everything, indent=1) + "\n", "utf-8")
     except OSError as error:
         raise BenchError(f"--json {path}: {error.strerror or error}") from error
+
+
+class Saved(NamedTuple):
+    """What a file of `save_json` holds, see there."""
+
+    machine: dict[str, Any]
+    settings: dict[str, Any]
+    measurements: list[Measurement]
+    notes: list[str]
+
+
+def load_json(path: Path) -> Saved:
+    """Read what `save_json` wrote.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    Saved
+        Its content.
+
+    Raises
+    ------
+    BenchError
+        If it cannot be read, or was written by another version of the benchmark.
+    """
+    try:
+        everything = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{path}: {error}") from error
+    if not isinstance(everything, dict) or everything.get("format") != FORMAT:
+        raise BenchError(f"{path}: these are no measurements of format {FORMAT}")
+    return Saved(
+        everything["machine"],
+        everything["settings"],
+        [Measurement.from_dict(fields) for fields in everything["measurements"]],
+        everything["notes"],
+    )

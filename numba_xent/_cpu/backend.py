@@ -10,16 +10,19 @@ import functools
 import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numba
 import numpy as np
 
 from .._arrays import Array, address, compute_dtype, dtype_name, in_dtype
 from .._layout import Layout, broadcast_strides, two_axes
 from . import memory
-from .kernels import Kernel, kernel
-from .record import DTYPE, TENSORS, Numbers, Shape, Tensor, pack
-from .threads import begin_parallel, end_parallel
+from .chunk import LINE
+from .kernels import SUM_SIZE, SUMMED, checker, solver, summer
+from .launch import launcher
+from .record import DTYPE, TENSORS, Shape, Tensor, pack
+from .schedule import GRADIENTS, LOSSES, SAVED, STATES, WHOLE
+from .threads import available_threads
 from .vector import LANES, REGISTERS
+from .workspace import plan
 
 if TYPE_CHECKING:
     from .._problem import Problem
@@ -43,6 +46,13 @@ STREAMED = 1 << 22
 KEPT = 512 << 10
 """Bytes of exponentials that a task keeps. Longer units are cut into pieces of that size, which any
 thread may take, and read their logits twice."""
+
+PANELS = 640 << 10
+"""Bytes of all panels of a task: with the rest of its scratch memory no more than a MiB."""
+
+PANEL_UNITS = 32
+"""Units in a panel, at most. With less than two the runs of memory are too short (1.6 times as slow
+as no panels at all)."""
 
 PARALLEL_ELEMENTS = 1 << 16
 """From so many logits on, a problem is worth waking other threads."""
@@ -73,24 +83,20 @@ class Recipe(NamedTuple):
         The operands and outputs that must be replaced by contiguous arrays first; if there are
         any, the recipe says nothing else.
     template
-        The kernel's record, without addresses, tasks and numbers.
-    compute, rows, dense, gradient
-        The choices that make the kernel, see :func:`.kernels.kernel`.
+        The kernels' record, without addresses, tasks and numbers.
+    kernels
+        What checks the labels, solves, and adds up the losses, see :func:`.launch.launcher`.
     large
         Whether the problem is worth more than one thread.
+    lines
+        Whether a gradient may be written past the caches only if it begins with a cache line.
     """
 
     copies: tuple[str, ...]
-    template: bytes
-    compute: str
-    rows: bool
-    dense: bool
-    gradient: bool
-    large: bool
-
-    def kernel(self, parallel: bool) -> Kernel:
-        """The compiled kernel, serial or parallel."""
-        return kernel(self.compute, self.rows, self.dense, self.gradient, parallel)
+    template: bytes = b""
+    kernels: tuple[int, int, int] = (0, 0, 0)
+    large: bool = False
+    lines: bool = False
 
 
 def _metas(operands: tuple[Array | None, ...]) -> tuple[Meta | None, ...]:
@@ -108,19 +114,26 @@ def _lanes_lie_along_outer(
     return outer_near > inner_near or (outer_near == inner_near and layout.outer > layout.inner)
 
 
-def _mover(name: str, dtype: str, compute: str, dense: bool) -> int:
+def _mover(name: str, dtype: str, compute: str, index: bool) -> int:
+    """The address of what converts the numbers of a tensor, or gathers them."""
     if name in _OUTPUTS:
         return memory.writer(compute, dtype)
-    if name == "labels" and not dense:
+    if index:
         return memory.index_reader(dtype)
     return memory.reader(compute, dtype)
 
 
-def _is_streamed(meta: Meta, axis: int, example: int) -> bool:
-    """Whether a gradient is worth being written past the caches, and lies in one piece."""
+def _is_streamed(meta: Meta, axis: int, first: int, second: int, lines: bool) -> bool:
+    """Whether a gradient is worth being written past the caches, and can be.
+
+    Rows must lie in one piece; of columns, whole cache lines are written (`lines`).
+    """
     dtype, shape, strides = meta
-    contiguous = strides[axis] == dtype.itemsize and example == strides[axis] * shape[axis]
-    return contiguous and _nbytes(meta) >= STREAMED
+    if lines:
+        lies_well = second == dtype.itemsize and not any(n % LINE for n in (first, strides[axis]))
+    else:
+        lies_well = strides[axis] == dtype.itemsize and second == strides[axis] * shape[axis]
+    return lies_well and _nbytes(meta) >= STREAMED
 
 
 def _nbytes(meta: Meta) -> int:
@@ -128,6 +141,69 @@ def _nbytes(meta: Meta) -> int:
     for n in meta[1]:
         size *= n
     return size
+
+
+class Cut(NamedTuple):
+    """How all tensors of a problem are cut into registers and units.
+
+    Attributes
+    ----------
+    compute, rows, lanes, group
+        The compute dtype, the schedule, lanes of a register, examples in a unit.
+    even
+        Whether units fill their registers to the last.
+    """
+
+    compute: str
+    rows: bool
+    lanes: int
+    group: int
+    even: bool
+
+
+def _tensor(
+    name: str, meta: Meta, axis: int, steps: tuple[int, int], class_step: int | None, cut: Cut
+) -> Tensor:
+    """What a kernel is told about a tensor; `class_step` is None for one without classes."""
+    first, second = steps
+    step = class_step or 0
+    itemsize = meta[0].itemsize
+    dtype = dtype_name(meta[0])
+    index = name == "labels" and class_step is None
+    plain = dtype == ("int64" if index else cut.compute)
+    # Numbers of examples are used where they lie, wherever that is; labels, if they are next to
+    # each other, and classes, if they also fill a register.
+    moved = not plain
+    if index:
+        moved |= second != itemsize
+    elif class_step is not None:
+        moved |= not cut.even or (step if cut.rows else second) != itemsize
+    return Tensor(
+        outer=first,
+        unit=cut.group * second,
+        example=second,
+        classes=step,
+        vector=cut.lanes * step if cut.rows else step,
+        mover=_mover(name, dtype, cut.compute, index) if moved else 0,
+        plain=plain,
+        stream=name == "d_logits"
+        and (cut.rows or plain)
+        and _is_streamed(meta, axis, first, second, not cut.rows),
+    )
+
+
+def _units_in_panel(operands: list[tuple[Meta, int]], size: int) -> int:
+    """How many units of columns, of `size` bytes of an operand, make a panel; 0 for no panels.
+
+    There are panels of large operands, given with the steps of their examples, if all have their
+    examples next to each other. Each has two.
+    """
+    if any(step != meta[0].itemsize for meta, step in operands):
+        return 0
+    if max(_nbytes(meta) for meta, _ in operands) < STREAMED:
+        return 0
+    units = min(PANEL_UNITS, PANELS // (2 * len(operands) * size))
+    return units if units > 1 else 0
 
 
 @functools.lru_cache(maxsize=1024)
@@ -155,7 +231,7 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
     layout = two_axes(batch, batch_strides, [_nbytes(meta) for meta in metas])
     copies = tuple(n for n, cut in zip(names, layout.strides, strict=True) if cut is None)
     if copies:
-        return Recipe(copies, b"", compute, rows, dense, gradient, False)
+        return Recipe(copies)
 
     outer, inner = layout.outer, layout.inner
     cuts = {n: cut for n, cut in zip(names, layout.strides, strict=True) if cut is not None}
@@ -164,25 +240,28 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
         cuts = {name: (second, first) for name, (first, second) in cuts.items()}
     vectors, tail = divmod(classes, lanes) if rows else (classes, 0)
     group = max(1, min(lanes, GROUP // max(1, vectors))) if rows else lanes
-    tensors = {}
-    for name, (own_dtype, own, own_steps) in zip(names, metas, strict=True):
-        first, second = cuts[name]
-        step = class_strides.get(name, 0)
-        index = name == "labels" and not dense
-        tensors[name] = Tensor(
-            outer=first,
-            unit=group * second,
-            example=second,
-            classes=step,
-            vector=lanes * step if rows else step,
-            mover=_mover(name, dtype_name(own_dtype), compute, dense),
-            plain=dtype_name(own_dtype) == ("int64" if index else compute),
-            stream=name == "d_logits" and _is_streamed((own_dtype, own, own_steps), axis, second),
-        )
-    tensors["losses"] = tensors["loss"]._replace(mover=memory.reader(compute, compute))
+    cut_up = Cut(compute, rows, lanes, group, rows or inner % lanes == 0)
+    tensors = {
+        name: _tensor(name, meta, axis, cuts[name], class_strides.get(name), cut_up)
+        for name, meta in given.items()
+    }
+    tensors["losses"] = tensors["loss"]
     chunks = max(1, -(-vectors // CHUNK))
-    piece = KEPT // (CHUNK * lanes * np.dtype(compute).itemsize)
+    register = lanes * np.dtype(compute).itemsize
+    piece = KEPT // (CHUNK * register)
     pieces = -(-chunks // piece)
+    units = -(-inner // group)
+    blocks = outer * -(-inner // SUMMED)
+    panel = 0
+    if not rows and pieces == 1:
+        operands_of_classes = [
+            (meta, cuts[name][1])
+            for name, meta in given.items()
+            if name in class_strides and name not in _OUTPUTS
+        ]
+        panel = _units_in_panel(operands_of_classes, classes * register)
+    pitch = panel * register + LINE if panel else 0
+    saved = outer * units * pieces * SAVED * lanes * 8 if pieces > 1 else 0
     record = pack(
         tuple(tensors.get(name, Tensor()) for name in TENSORS),
         Shape(
@@ -191,21 +270,40 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
             outer=outer,
             inner=inner,
             group=group,
-            units=-(-inner // group),
+            units=units,
             vectors=vectors,
             tail=tail,
             chunk=CHUNK,
             chunks=chunks,
             piece=piece if pieces > 1 else chunks,
             pieces=pieces,
+            panel=panel,
+            pitch=pitch,
             keep=pieces == 1,
             raw=raw,
-            tasks=1,
+            phase=WHOLE if pieces == 1 else STATES,
+            phases=1 + (WHOLE if pieces == 1 else GRADIENTS if gradient else LOSSES),
+            blocks=blocks,
+            results_size=max(saved, SUM_SIZE * blocks if raw else 0),
         ),
-        Numbers(1.0, 0.0, 1.0),
+        plan(
+            register,
+            lanes,
+            vectors,
+            CHUNK,
+            group if rows else 1,
+            pieces == 1,
+            gradient,
+            classes * pitch,
+            dense,
+        ),
     )
-    large = classes * outer * inner >= PARALLEL_ELEMENTS
-    return Recipe((), record.tobytes(), compute, rows, dense, gradient, large)
+    kernels = (
+        0 if dense else checker(),
+        solver(compute, rows, dense, gradient),
+        summer(compute) if raw else 0,
+    )
+    return Recipe((), record, kernels, classes * outer * inner >= PARALLEL_ELEMENTS, lines=not rows)
 
 
 def _contiguous(name: str, array: Array, axis: int, dense: bool, batch: tuple[int, ...]) -> Array:
@@ -223,6 +321,12 @@ def _contiguous(name: str, array: Array, axis: int, dense: bool, batch: tuple[in
     else:
         fresh = np.ascontiguousarray(np.broadcast_to(moved, shape))
     return fresh if moved is array else np.moveaxis(fresh, -1, axis)
+
+
+def _may_stream(recipe: Recipe, d_logits: Array, logits: Array) -> bool:
+    """Whether a gradient may be written past the caches: in place, its lines are there already."""
+    place = address(d_logits)
+    return place != address(logits) and not (recipe.lines and place % LINE)
 
 
 def solve(
@@ -257,7 +361,7 @@ def solve(
     Raises
     ------
     IndexError
-        If a sparse label is not a class. Nothing has been written to `d_logits`.
+        If a sparse label is not a class. Nothing has been written.
     """
     axis, dense = problem.axis, not problem.sparse
     labels = problem.labels
@@ -280,25 +384,21 @@ def solve(
     for offset, array in zip(_ADDRESS_OFFSETS, operands, strict=True):
         if array is not None:
             _NUMBER.pack_into(record, offset, address(array))
-    if d_logits is not None and address(d_logits) == address(problem.logits):
-        # Its lines are in the caches already.
+    target = copied.get("d_logits", d_logits)
+    if target is not None and not _may_stream(recipe, target, problem.logits):
         _NUMBER.pack_into(record, _STREAM_OFFSET, 0)
     if raw:
         _NUMBER.pack_into(record, _LOSSES_OFFSET, address(copied.get("loss", loss)))
-    parallel = recipe.large and begin_parallel()
+    threads = available_threads() if recipe.large else 1
     _TASKS_AND_NUMBERS.pack_into(
         record,
         _TASKS_OFFSET,
-        numba.get_num_threads() if parallel else 1,
+        threads,
         1.0 - problem.smoothing,
         problem.smoothing / problem.classes,
         scale,
     )
-    try:
-        bad, total = recipe.kernel(parallel)(np.frombuffer(record, DTYPE))
-    finally:
-        if parallel:
-            end_parallel()
+    bad, total = launcher(threads > 1)(np.frombuffer(record, DTYPE), *recipe.kernels)
     if bad:
         raise IndexError
     if copied:

@@ -13,24 +13,37 @@ from .._math.primitives import where, widen
 from .chunk import (
     Chunk,
     Tile,
+    buffer_tile,
     exp_of_chunk,
     gradient_of_chunk,
     label_gradient_of_chunk,
     put,
+    put_lines,
     scale_chunk,
     tile_of,
 )
-from .compile import inlined, merged
+from .compile import inlined
 from .examples import FACTOR, OTHER, SCALE, SLOT, of_example, slot_of
 from .intrinsics import any_lane, first_lane, lanes_of, load, size_of, spread, store
 from .stream import stage_for
-from .unit import fetch_chunk, kept_chunk, lane_step, operand, passes, place_of
+from .unit import (
+    fetch_chunk,
+    kept_chunk,
+    labels_panel,
+    lane_step,
+    logits_buffer,
+    logits_panel,
+    number_of_chunk,
+    operand,
+    passes,
+    place_of,
+)
 from .workspace import Workspace
 
 _F64, _I64 = np.float64(0), np.int64(0)
 
 
-@merged
+@inlined
 def write_gradients(
     p: Any,
     o: int,
@@ -60,7 +73,9 @@ def write_gradients(
         store(slot_of(work, OTHER, zero), spread(where(tiny, down, 1.0), zero))
         factor = where(tiny, factor / down, factor)
     store(slot_of(work, FACTOR, zero), spread(factor, zero))
-    to = _output(p.d_logits, p, o, u, chunk, count, work, zero, rows)
+    to = place_of(p.d_logits, o, u, 0, chunk)
+    if rows is not None and p.d_logits.stream != 0:
+        to = _on_stage(p.d_logits, p, to, chunk, count, work)
     for r in range(passes(count, rows)):
         e = kept_chunk(p, r, chunk, work, zero)
         scale = of_example(rows, slot_of(work, SCALE, zero), r, zero)
@@ -73,22 +88,29 @@ def write_gradients(
             labels = None
             if dense is not None:
                 buffer = work.labels + r * work.example
+                panel = labels_panel(work, rows)
                 if p.chunks > 1:
-                    fetch_chunk(p.labels, o, u, r, chunk, 0.0, buffer, zero, rows)
-                labels = operand(p, p.labels, o, u, r, chunk, buffer, zero, rows)
+                    fetch_chunk(p.labels, o, u, r, chunk, 0.0, buffer, panel, zero, rows)
+                labels = operand(p, p.labels, o, u, r, chunk, buffer, panel, zero, rows)
             place = to + r * p.d_logits.example
             lane = lane_step(p.d_logits, rows)
+            lines = rows is None and p.d_logits.stream != 0 and chunk.lanes == lanes_of(zero)
             out = tile_of(p.d_logits, place, chunk, lane, 0, work.output, zero)
+            if lines:
+                out = buffer_tile(chunk, work.output, zero)
             own_factor = of_example(rows, slot_of(work, FACTOR, zero), r, zero)
             gradient_of_chunk(p, e, labels, out, chunk.tail, own_factor, scale, zero)
             if dense is None:
                 slot = slot_of(work, SLOT, zero)
                 store(slot, at_label)
                 _put_at_labels(r, count, chunk, indices, out, slot, zero, rows)
-            put(p.d_logits, place, chunk, lane, work.output, zero)
+            if lines:
+                put_lines(p.d_logits, place, chunk, work.output, zero)
+            else:
+                put(p.d_logits, place, chunk, lane, work.output, zero)
 
 
-@merged
+@inlined
 def _return_to_logits(
     p: Any,
     o: int,
@@ -104,10 +126,15 @@ def _return_to_logits(
 ) -> None:
     """Do what needs the logits once more: exponentials not kept, and the gradient by the labels."""
     slot = slot_of(work, SLOT, zero)
-    buffer = work.logits + r * work.example
+    buffer = work.logits
+    panel = logits_panel(work, rows)
+    if rows is not None:
+        buffer = work.logits + 2 * p.group * work.example
+        if p.chunks == 1:
+            buffer = logits_buffer(p, number_of_chunk(p, o, u, 0), r, work)
     if p.chunks > 1:
-        fetch_chunk(p.logits, o, u, r, chunk, 0.0, buffer, zero, rows)
-    x = operand(p, p.logits, o, u, r, chunk, buffer, zero, rows)
+        fetch_chunk(p.logits, o, u, r, chunk, 0.0, buffer, panel, zero, rows)
+    x = operand(p, p.logits, o, u, r, chunk, buffer, panel, zero, rows)
     store(slot, spread(row.top, zero))
     top = of_example(rows, slot, r, zero)
     if p.keep == 0:
@@ -123,13 +150,8 @@ def _return_to_logits(
 
 
 @inlined
-def _output(
-    t: Any, p: Any, o: int, u: int, chunk: Chunk, count: int, work: Workspace, zero: Any, rows: Any
-) -> Any:
-    """Where to write a chunk of the unit's outputs: to memory or on the stage."""
-    place = place_of(t, o, u, 0, chunk)
-    if t.stream == 0:
-        return place
+def _on_stage(t: Any, p: Any, place: Any, chunk: Chunk, count: int, work: Workspace) -> Any:
+    """Where on the stage to put a chunk of the unit's outputs."""
     size = count * t.example
     if p.chunks > 1:
         size = chunk.full * t.vector + chunk.tail * t.classes

@@ -6,21 +6,28 @@ other sources, processors or versions of Numba have other files, and processes t
 can only ever write the same things into the same files.
 
 A file that is damaged, a folder that cannot be written and a full disk raise in Numba's cache; here
-the function is compiled, and cached only if that can be done.
+the function is compiled, and cached only if that can be done. Damage is found by a checksum: most
+of a file is machine code, in which a wrong byte would go unnoticed until it runs. Who can write to
+the folder can still write checksums, and have any code run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core.caching import FunctionCache
+from numba.core import config
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.registry import cpu_target
+
+_CHECKSUM_SIZE = hashlib.sha256().digest_size
 
 
 @functools.cache
@@ -45,15 +52,46 @@ def digest(*more: str) -> str:
 
 @functools.cache
 def _origin() -> str:
-    """A short name for the sources, the processor and the compiler."""
+    """A short name for the sources, the processor, the compiler and its options."""
     processor = cpu_target.target_context.codegen().magic_tuple()
-    said = repr((digest(), processor, numba.__version__))
+    options = (config.BOUNDSCHECK, config.OPT, config.DEBUGINFO_DEFAULT)
+    said = repr((digest(), processor, numba.__version__, options))
     return hashlib.sha256(said.encode()).hexdigest()[:12]
 
 
 def name_for_cache(name: str) -> str:
     """A name that no function of other sources or for another processor has."""
     return f"{name}_{_origin()}"
+
+
+class _CheckedFiles(IndexDataCacheFile):
+    """Numba's two files of a function, each with a checksum at its end, which Numba ignores."""
+
+    def _checksum(self, path: str, content: bytes) -> bytes:
+        return hashlib.sha256(Path(path).name.encode() + content).digest()
+
+    def _check(self, path: str) -> None:
+        whole = Path(path).read_bytes()
+        content, checksum = whole[:-_CHECKSUM_SIZE], whole[-_CHECKSUM_SIZE:]
+        if checksum != self._checksum(path, content):
+            raise ValueError(f"{path} is damaged")
+
+    def _load_index(self) -> Any:
+        with contextlib.suppress(FileNotFoundError):
+            self._check(self._index_path)
+        return super()._load_index()
+
+    def _load_data(self, name: str) -> Any:
+        self._check(self._data_path(name))
+        return super()._load_data(name)
+
+    @contextlib.contextmanager
+    def _open_for_write(self, filepath: str) -> Iterator[io.BytesIO]:
+        content = io.BytesIO()
+        yield content
+        with super()._open_for_write(filepath) as file:
+            file.write(content.getvalue())
+            file.write(self._checksum(filepath, content.getvalue()))
 
 
 class DiskCache(FunctionCache):
@@ -74,7 +112,11 @@ class DiskCache(FunctionCache):
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
-        self._impl.locator.ensure_cache_path()
+        locator = self._impl.locator
+        locator.ensure_cache_path()
+        self._cache_file = _CheckedFiles(
+            self._cache_path, self._impl.filename_base, locator.get_source_stamp()
+        )
         self.loaded = False
         self.problem: Exception | None = None
 

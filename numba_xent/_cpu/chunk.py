@@ -38,9 +38,11 @@ from .intrinsics import (
     size_of,
     store,
     store_part,
+    store_streaming,
+    zeros,
 )
 from .lanes import Sums, add_term
-from .memory import read_tile, write_tile
+from .memory import AHEAD, read_tile, write_tile
 from .stream import drain
 
 WIDE = 2
@@ -56,9 +58,7 @@ is added on its own: two or four at a time are 10 % faster, but 2.1 or 2.2 ulp o
 LINE = 64
 """Bytes of a cache line."""
 
-AHEAD = 8192
-"""Bytes from what is loaded to what is asked for at the same time. With nothing asked for, memory
-waits while the exponentials are summed (1.5 times as slow); 2048 is too near (1.1 times)."""
+_FIRST = np.int64(0)  # as a literal it would be compiled apart
 
 
 class Chunk(NamedTuple):
@@ -109,6 +109,12 @@ def tile_of(
     if is_direct(t, chunk, lane, zero):
         end = place + chunk.full * t.vector
         return Tile(place, t.vector, chunk.full, end, chunk.tail, ahead)
+    return buffer_tile(chunk, buffer, zero)
+
+
+@inlined
+def buffer_tile(chunk: Chunk, buffer: Any, zero: Any) -> Tile:
+    """A chunk in a buffer."""
     end = buffer + chunk.full * size_of(zero)
     return Tile(buffer, size_of(zero), chunk.full, end, 0, 0)
 
@@ -140,6 +146,16 @@ def put(t: Any, place: Any, chunk: Chunk, lane: int, buffer: Any, zero: Any) -> 
         if chunk.tail != 0:
             tail = buffer + chunk.full * size_of(zero)
             write_tile(t, place + chunk.full * t.vector, lane, chunk.tail, 1, tail, zero)
+
+
+@inlined
+def put_lines(t: Any, place: Any, chunk: Chunk, buffer: Any, zero: Any) -> None:
+    """Copy whole cache lines of an output from its buffer, past the caches."""
+    line = zeros("float32", 1)
+    for v in range(chunk.full):
+        for i in range(0, size_of(zero), size_of(line)):
+            value = load(buffer + (v * size_of(zero) + i), line)
+            store_streaming(place + (v * t.vector + i), value)
 
 
 @inlined
@@ -213,7 +229,7 @@ def _max_from(x: Tile, first: int, tail: int, top: Any, zero: Any) -> Any:
 @inlined
 def max_of_chunk(x: Tile, tail: int, zero: Any) -> Any:
     """The maximum in each lane, NaN if there is a NaN, at least the lowest finite number."""
-    return _max_from(x, 0, tail, zero + constants(zero).lowest, zero)
+    return _max_from(x, _FIRST, tail, zero + constants(zero).lowest, zero)
 
 
 # ---- the sums -------------------------------------------------------------------------------
@@ -295,13 +311,15 @@ def _add_terms(sums: Sums, count: Any, terms: _Terms, labels: Any) -> Sums:
 
 
 @inlined
-def sum_columns(x: Tile, labels: Any, e: Any, top: Any, zero: Any, sums: Sums) -> Sums:
-    """Add a chunk to the sums of the examples in the lanes.
+def sum_columns(
+    x: Tile, first: int, last: int, labels: Any, e: Any, top: Any, zero: Any, sums: Sums
+) -> Sums:
+    """Add a chunk's registers from one to another to the sums of the examples in the lanes.
 
     Without `labels` nothing is added about them, without `e` no exponential is kept.
     """
     nothing = _Terms(zero, zero, zero, zero)
-    for v in range(x.full):
+    for v in range(first, last):
         z = load(x.address + v * x.step, zero)
         label = _label(labels, v * _step(labels), zero)
         below, exponential, terms = _add_register(z, labels, label, _all(zero), top, nothing)

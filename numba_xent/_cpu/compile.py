@@ -10,43 +10,59 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import numba
 from numba.core.caching import NullCache
 from numba.core.ccallback import CFunc
+from numba.core.registry import CPUDispatcher
 from numba.core.sigutils import normalize_signature
 from numba.extending import overload, register_jitable
 
 from .cache import DiskCache, digest, name_for_cache
+from .parts import PartCompiler
+from .undisturbed import undisturbed
 
 __all__ = [
     "caches",
+    "callbacks",
     "compile_callback",
-    "compile_kernel",
+    "compile_function",
     "digest",
     "for_types",
     "inlined",
     "jitable",
-    "merged",
+    "parallel_part",
 ]
 
-_INTERNAL = {"no_cfunc_wrapper": True}  # nobody calls these from elsewhere: 1/5 less to compile
+_PART = {"no_cfunc_wrapper": True, "pipeline_class": PartCompiler}
 
-jitable = register_jitable(**_INTERNAL)
+
+_INLINED = {**_PART, "forceinline": True}
+
+jitable = register_jitable(**_PART)
 """Decorates what compiled functions call."""
 
-inlined = register_jitable(forceinline=True, **_INTERNAL)
-"""Decorates what they call with registers or tuples of them: to pass those through memory takes
-longer than most of what is done with them."""
 
-merged = register_jitable(inline="always", **_INTERNAL)
-"""The same for the larger ones: merged before LLVM sees them, they are not optimised anew at each
-level of calls."""
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate what they call with registers or tuples of them.
 
-for_types = functools.partial(overload, strict=False, jit_options=_INTERNAL)
+    To pass those through memory takes longer than most of what is done with them. Arguments that
+    are literals are compiled as such: what is done for None and what is done for True are two
+    functions, and neither holds the code of the other.
+    """
+    overload(function, jit_options=_INLINED, strict=False, prefer_literal=True)(
+        lambda *args: function
+    )
+    return function
+
+
+parallel_part = register_jitable(parallel=True)
+"""Decorates what they call with a loop for many threads."""
+
+for_types = functools.partial(overload, strict=False, jit_options=_PART)
 """Decorates what gives a function its meaning for certain types."""
 
 _caches: list[Any] = []
-_callbacks: list[Any] = []  # keeps compiled callbacks alive, and with them their addresses
+callbacks: dict[str, Any] = {}
+"""The compiled functions that have an address, by name: it is theirs as long as they are here."""
 
 
 def caches() -> list[DiskCache]:
@@ -70,13 +86,22 @@ def _cache_of(function: Callable[..., Any]) -> Any:
     return cache
 
 
-def compile_kernel(function: Callable[..., Any], name: str, parallel: bool) -> Callable[..., Any]:
+class _Function(CPUDispatcher):
+    """A function that is compiled when it is first called."""
+
+    def compile(self, sig: Any) -> Any:
+        """Compile it for a signature, or load it from the cache."""
+        compile_it = super().compile
+        return undisturbed(lambda: compile_it(sig))
+
+
+def compile_function(function: Callable[..., Any], name: str, **options: Any) -> Any:
     """A compiled function to call from Python; it runs without the GIL."""
     named = _named(function, name)
-    kernel: Any = numba.njit(named, nogil=True, error_model="numpy", parallel=parallel)
+    every = {"nopython": True, "nogil": True, "error_model": "numpy", **options}
+    kernel: Any = _Function(named, targetoptions=every)
     kernel._cache = _cache_of(named)
-    compiled: Callable[..., Any] = kernel
-    return compiled
+    return kernel
 
 
 def compile_callback(function: Callable[..., Any], signature: Any, name: str) -> int:
@@ -84,7 +109,7 @@ def compile_callback(function: Callable[..., Any], signature: Any, name: str) ->
     named = _named(function, name)
     callback: Any = CFunc(named, normalize_signature(signature), {}, {"error_model": "numpy"})
     callback._cache = _cache_of(named)
-    callback.compile()
-    _callbacks.append(callback)
+    undisturbed(callback.compile)
+    callbacks[name] = callback
     address: int = callback.address
     return address

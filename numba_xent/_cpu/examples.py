@@ -20,7 +20,7 @@ from .intrinsics import (
     store,
     store_part,
 )
-from .memory import read_indices, read_tile, write_tile
+from .memory import read_indices, read_tile, start_of, write_tile
 from .workspace import Workspace
 
 _I64 = np.int64(0)
@@ -49,17 +49,17 @@ def _is_contiguous(t: Any, zero: Any) -> bool:
 
 
 @inlined
-def start_of(t: Any, o: int, u: int) -> Any:
-    """Where a unit's elements of a tensor begin."""
-    return pointer(t.address) + (o * t.outer + u * t.unit)
-
-
-@inlined
 def read_numbers(t: Any, place: Any, count: int, buffer: Any, zero: Any) -> Any:
     """A number of each of `count` examples, in the lanes of a float64 register; 0 in the others."""
     if _is_contiguous(t, zero):
         return widen(load_part(place, count, zero))
-    read_tile(t, place, t.example, count, 1, 0.0, buffer, zero)
+    if t.plain == 0:
+        read_tile(t, place, t.example, count, 1, 0.0, buffer, zero)
+    else:
+        number = first_lane(zero)
+        store(buffer, zero)
+        for i in range(count):
+            store(buffer + i * size_of(number), load(place + i * t.example, number))
     return widen(load(buffer, zero))
 
 
@@ -82,38 +82,69 @@ def write_numbers(
     else:
         slot = slot_of(work, SLOT, zero)
         store(slot, spread(value, zero))
-        write_tile(t, place, t.example, count, 1, slot, zero)
+        if t.plain == 0:
+            write_tile(t, place, t.example, count, 1, slot, zero)
+        else:
+            number = first_lane(zero)
+            for i in range(count):
+                store(place + i * t.example, load(slot + i * size_of(number), number))
 
 
 @inlined
 def labels_of(p: Any, o: int, u: int, count: int, work: Workspace) -> Any:
     """Where the unit's sparse labels lie, as int64."""
     place = start_of(p.labels, o, u)
-    if p.labels.plain != 0 and p.labels.example == size_of(_I64):
+    if p.labels.mover == 0:
         return place
     read_indices(p.labels, place, count, work.indices)
     return work.indices
 
 
 @inlined
+def _label_of(p: Any, indices: Any, i: int) -> int:
+    """The label of an example.
+
+    It has been checked, but lies in memory that another thread may have changed since: even then it
+    must lead to a class.
+    """
+    label = load(indices + i * size_of(_I64), _I64)
+    return label if 0 <= label < p.classes else 0
+
+
+@inlined
+def _gather(
+    p: Any, x: Any, step: int, example: int, count: int, indices: Any, work: Workspace, zero: Any
+) -> Any:
+    """The number of each example's label, in the lanes; classes are `step` bytes apart."""
+    number = size_of(first_lane(zero))
+    slot = slot_of(work, SLOT, zero)
+    store(slot, zero)
+    for i in range(count):
+        place = x + (_label_of(p, indices, i) * step + i * example)
+        store(slot + i * number, load(place, first_lane(zero)))
+    return load(slot, zero)
+
+
+@inlined
 def logits_at_labels(
-    p: Any, o: int, u: int, count: int, indices: Any, work: Workspace, zero: Any
+    p: Any, o: int, u: int, count: int, indices: Any, panel: int, work: Workspace, zero: Any
 ) -> Any:
     """The logit of each example's label, as float64 in the lanes."""
     x = start_of(p.logits, o, u)
+    step = p.logits.classes
+    example = p.logits.example
     number = size_of(first_lane(zero))
+    if panel != 0:
+        return widen(_gather(p, pointer(panel), p.pitch, number, count, indices, work, zero))
+    if p.logits.plain != 0:
+        return widen(_gather(p, x, step, example, count, indices, work, zero))
     slot = slot_of(work, SLOT, zero)
     other = slot_of(work, OTHER, zero)
     store(slot, zero)
     for i in range(count):
-        label = load(indices + i * size_of(_I64), _I64)
-        place = x + (label * p.logits.classes + i * p.logits.example)
-        if p.logits.plain != 0:
-            z = load(place, first_lane(zero))
-        else:
-            read_tile(p.logits, place, p.logits.example, 1, 1, np.nan, other, zero)
-            z = load(other, first_lane(zero))
-        store(slot + i * number, z)
+        place = x + (_label_of(p, indices, i) * step + i * example)
+        read_tile(p.logits, place, example, 1, 1, np.nan, other, zero)
+        store(slot + i * number, load(other, first_lane(zero)))
     return widen(load(slot, zero))
 
 

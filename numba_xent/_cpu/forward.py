@@ -8,38 +8,60 @@ import numpy as np
 
 from .._math.cross_entropy import State, merge
 from .._math.primitives import widen
-from .chunk import is_direct, max_of_chunk, row_tile, sum_columns, sum_row
-from .compile import inlined, merged
-from .examples import SLOT, of_example, slot_of, start_of
+from .chunk import (
+    Chunk,
+    Tile,
+    buffer_tile,
+    fetch,
+    is_direct,
+    max_of_chunk,
+    row_tile,
+    sum_columns,
+    sum_row,
+)
+from .compile import inlined
+from .examples import SLOT, of_example, slot_of
 from .intrinsics import any_lane, lanes_of, load, size_of, store
 from .lanes import gather_sums, largest_of_examples, leave_sums, no_sums, to_state
-from .unit import chunk_of, classes_before, fetch_chunk, kept_chunk, operand, place_of
+from .memory import start_of
+from .panel import bring
+from .unit import (
+    chunk_of,
+    classes_before,
+    fetch_chunk,
+    kept_chunk,
+    labels_panel,
+    logits_buffer,
+    logits_panel,
+    number_of_chunk,
+    operand,
+    place_of,
+)
 from .workspace import Workspace
+
+BROUGHT = 8
+"""Registers of columns that are summed before as many of the next panel are brought."""
 
 _F64, _I64 = np.float64(0), np.int64(0)
 
 
 @inlined
-def _number_of(p: Any, o: int, u: int, c: int) -> int:
-    """The number of a chunk, counted over all units."""
-    return (o * p.units + u) * p.chunks + c
-
-
-@merged
 def _max_of_unit(
     p: Any, o: int, u: int, c: int, count: int, work: Workspace, zero: Any, rows: Any
 ) -> Any:
     """The maximum of a chunk of each example, in the lanes of a register."""
     chunk = chunk_of(p, c, count, zero, rows)
     if rows is None:
-        fetch_chunk(p.logits, o, u, 0, chunk, -np.inf, work.logits, zero, rows)
-        x = operand(p, p.logits, o, u, 0, chunk, work.logits, zero, rows)
+        panel = logits_panel(work, rows)
+        fetch_chunk(p.logits, o, u, 0, chunk, -np.inf, work.logits, panel, zero, rows)
+        x = operand(p, p.logits, o, u, 0, chunk, work.logits, panel, zero, rows)
         return max_of_chunk(x, chunk.tail, zero)
-    if load(work.known, _I64) != _number_of(p, o, u, c):
+    number = number_of_chunk(p, o, u, c)
+    if load(work.known, _I64) != number:
         for r in range(count):
-            buffer = work.logits + r * work.example
-            fetch_chunk(p.logits, o, u, r, chunk, -np.inf, buffer, zero, rows)
-            x = operand(p, p.logits, o, u, r, chunk, buffer, zero, rows)
+            buffer = logits_buffer(p, number, r, work)
+            fetch_chunk(p.logits, o, u, r, chunk, -np.inf, buffer, 0, zero, rows)
+            x = operand(p, p.logits, o, u, r, chunk, buffer, 0, zero, rows)
             store(work.maxima + r * size_of(zero), max_of_chunk(x, chunk.tail, zero))
     return largest_of_examples(work.maxima, zero)
 
@@ -50,7 +72,7 @@ class _Next(NamedTuple):
     Attributes
     ----------
     number
-        Counted over all units; -1 if there are none, or if they must be copied first.
+        Counted over all units; -1 if there are none.
     place
         Where that of the first row lies.
     rows, full, tail
@@ -75,16 +97,28 @@ def _following(p: Any, o: int, u: int, c: int, last: int, count: int, zero: Any)
         if next_u == p.units:
             next_o, next_u = o + 1, 0
         rows = min(p.group, p.inner - next_u * p.group)
-    number = _number_of(p, next_o, next_u, next_c)
+    number = number_of_chunk(p, next_o, next_u, next_c)
     chunk = chunk_of(p, next_c, 1, zero, True)
     # After a unit that is not full, not all rows of the next would be met.
-    if number >= last or rows > count or not is_direct(p.logits, chunk, p.logits.classes, zero):
+    if number >= last or rows > count:
         return _Next(-1, place, 0, 0, 0)
     place = place_of(p.logits, next_o, next_u, 0, chunk)
     return _Next(number, place, rows, chunk.full, chunk.tail)
 
 
-@merged
+@inlined
+def _fetch_following(p: Any, coming: _Next, r: int, work: Workspace, zero: Any) -> Tile:
+    """The chunk of row `r` that comes next: where it lies, or copied to its buffer."""
+    place = coming.place + r * p.logits.example
+    chunk = Chunk(0, coming.full, lanes_of(zero), coming.tail)
+    if is_direct(p.logits, chunk, p.logits.classes, zero):
+        return row_tile(place, coming.full, coming.tail, zero)
+    buffer = logits_buffer(p, coming.number, r, work)
+    fetch(p.logits, place, chunk, p.logits.classes, -np.inf, buffer, zero)
+    return buffer_tile(chunk, buffer, zero)
+
+
+@inlined
 def _sum_rows(
     p: Any,
     o: int,
@@ -114,11 +148,14 @@ def _sum_rows(
         after = c
         while True:
             chunk = chunk_of(p, after, count, zero, True)
-            x = operand(p, p.logits, o, u, r, chunk, work.logits + r * work.example, zero, True)
+            number = number_of_chunk(p, o, u, after)
+            x = operand(
+                p, p.logits, o, u, r, chunk, logits_buffer(p, number, r, work), 0, zero, True
+            )
             if dense is not None:
                 buffer = work.labels + r * work.example
-                fetch_chunk(p.labels, o, u, r, chunk, 0.0, buffer, zero, True)
-                labels = operand(p, p.labels, o, u, r, chunk, buffer, zero, True)
+                fetch_chunk(p.labels, o, u, r, chunk, 0.0, buffer, 0, zero, True)
+                labels = operand(p, p.labels, o, u, r, chunk, buffer, 0, zero, True)
             if gradient is not None:
                 kept = kept_chunk(p, r, chunk, work, zero)
             if p.chunks > 1:
@@ -127,9 +164,7 @@ def _sum_rows(
             found = coming.number >= 0 and r < coming.rows and coming.full >= chunk.full
             following, tail = x, chunk.tail
             if found:
-                place = coming.place + r * p.logits.example
-                following = row_tile(place, coming.full, coming.tail, zero)
-                tail = coming.tail
+                following, tail = _fetch_following(p, coming, r, work, zero), coming.tail
             sums, highest = sum_row(
                 x, following, tail, labels, kept, chunk.tail, top, stage, zero, sums
             )
@@ -139,10 +174,11 @@ def _sum_rows(
                 known = coming.number
             elif after < end:
                 chunk = chunk_of(p, after, count, zero, True)
-                fetch_chunk(p.logits, o, u, r, chunk, -np.inf, work.logits, zero, True)
-                x = operand(p, p.logits, o, u, r, chunk, work.logits, zero, True)
+                known = number_of_chunk(p, o, u, after)
+                buffer = logits_buffer(p, known, r, work)
+                fetch_chunk(p.logits, o, u, r, chunk, -np.inf, buffer, 0, zero, True)
+                x = operand(p, p.logits, o, u, r, chunk, buffer, 0, zero, True)
                 highest = max_of_chunk(x, chunk.tail, zero)
-                known = _number_of(p, o, u, after)
             store(work.maxima + r * size_of(zero), highest)
             if after == end or any_lane(_exceeds(highest, top)):
                 break
@@ -172,13 +208,20 @@ def _sum_columns(
     sums = no_sums(zero, zero)
     while True:
         chunk = chunk_of(p, after, count, zero, None)
-        x = operand(p, p.logits, o, u, 0, chunk, work.logits, zero, None)
+        panel = logits_panel(work, None)
+        x = operand(p, p.logits, o, u, 0, chunk, work.logits, panel, zero, None)
         if dense is not None:
-            fetch_chunk(p.labels, o, u, 0, chunk, 0.0, work.labels, zero, None)
-            labels = operand(p, p.labels, o, u, 0, chunk, work.labels, zero, None)
+            panel = labels_panel(work, None)
+            fetch_chunk(p.labels, o, u, 0, chunk, 0.0, work.labels, panel, zero, None)
+            labels = operand(p, p.labels, o, u, 0, chunk, work.labels, panel, zero, None)
         if gradient is not None:
             kept = kept_chunk(p, 0, chunk, work, zero)
-        sums = sum_columns(x, labels, kept, tops, zero, sums)
+        full = chunk.full
+        for v in range(0, full, BROUGHT):
+            n = min(BROUGHT, full - v)
+            if p.panel != 0:
+                bring(p, n, work.panels, zero, dense)
+            sums = sum_columns(x, v, v + n, labels, kept, tops, zero, sums)
         store(work.tops + after * lanes_of(zero) * size_of(_F64), widen(tops))
         after += 1
         if after == end:

@@ -224,6 +224,35 @@ def store(typingctx: Any, place: Any, value: Any) -> Any:
     return types.void(place, value), codegen
 
 
+@intrinsic(prefer_literal=True)
+def load_all(typingctx: Any, place: Any, n: Any, like: Any) -> Any:
+    """`n` numbers or registers that lie next to each other, as a tuple."""
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        memory = builder.bitcast(args[0], context.get_value_type(like).as_pointer())
+        values = [
+            builder.load(builder.gep(memory, [_INT64(i)]), align=dtype_of(like).bitwidth // 8)
+            for i in range(n.literal_value)
+        ]
+        return context.make_tuple(builder, sig.return_type, values)
+
+    result: Any = types.UniTuple(like, n.literal_value)  # type: ignore[attr-defined]
+    return result(place, n, like), codegen
+
+
+@intrinsic
+def store_all(typingctx: Any, place: Any, values: Any) -> Any:
+    """Put the numbers or registers of a tuple next to each other."""
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        memory = builder.bitcast(args[0], context.get_value_type(values[0]).as_pointer())
+        for i, value in enumerate(cgutils.unpack_tuple(builder, args[1])):
+            place = builder.gep(memory, [_INT64(i)])
+            builder.store(value, place, align=dtype_of(values[0]).bitwidth // 8)
+
+    return types.void(place, values), codegen
+
+
 def _first_lanes(builder: Any, n: Any, lanes: int) -> Any:
     """A mask of the first `n` lanes."""
     numbers = ir.Constant(ir.VectorType(_INT32, lanes), list(range(lanes)))

@@ -1,40 +1,42 @@
-"""Loops over all units, serial and parallel from one source, compiled when first needed.
+"""What one thread does of a problem: C functions of the record and the number of a task.
 
 A kernel is made for a compute dtype, a schedule, a kind of labels, and a value with or without
 gradient. Everything else (dtypes in memory, strides, label smoothing, weights, reductions) is a
-number in its record. Compiled kernels are cached on disk.
+number in its record. Kernels are compiled when first needed and cached on disk; the same ones run
+on one thread and on many, see :mod:`.launch`.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
+from numba import types
 
-from .._math.compensated import accumulate, total_of
+from .._math.compensated import accumulate
 from .._math.primitives import widen
-from .compile import compile_kernel, digest, inlined
+from .compile import compile_callback, digest, inlined
 from .examples import read_numbers
-from .intrinsics import lanes_of, load, pointer, size_of, store, zeros
+from .intrinsics import fence, lanes_of, load, pointer, size_of, store, zeros
 from .lanes import total_of_lanes
 from .memory import read_indices
-from .schedule import GRADIENTS, SAVED, STATES, WHOLE, solve
+from .panel import open_panels
+from .record import DTYPE
+from .schedule import solve
 from .stream import close_stage, open_stage
-from .vector import REGISTERS
-from .workspace import lay_out, workspace_size
-
-Kernel = Callable[[np.ndarray[Any, Any]], tuple[int, float]]
-
-LABELS = 512
-"""Sparse labels that are checked at a time."""
+from .vector import REGISTER, REGISTERS
+from .workspace import LABELS, lay_out
 
 SUMMED = 4096
 """Losses that are summed one after the other; the sums are then added up in their order."""
 
-_I64 = np.int64(0)
+SUM_SIZE = 2 * REGISTER
+"""Bytes of the result of such a sum: a pair, and room to work in."""
+
+_F64, _I64 = np.float64(0), np.int64(0)
+_KERNEL = types.void(types.CPointer(numba.from_dtype(DTYPE)), types.int64)
 
 
 @inlined
@@ -49,146 +51,105 @@ def _blocks(p: Any, size: int) -> int:
     return (p.inner + size - 1) // size
 
 
-@inlined
-def _labels_out_of_range(problem: Any, task: int) -> int:
-    """How many labels of a task's share are not classes."""
-    p = problem[0]
-    blocks = _blocks(p, LABELS)
-    first, last = _share(p.outer * blocks, task, p.tasks)
-    buffer = np.empty(LABELS, np.int64)
-    bad = 0
-    for block in range(first, last):
-        begin = block % blocks * LABELS
-        count = min(LABELS, p.inner - begin)
-        place = pointer(p.labels.address)
-        place = place + (block // blocks * p.labels.outer + begin * p.labels.example)
-        if p.labels.plain == 0 or p.labels.example != size_of(_I64):
-            copy = pointer(buffer.ctypes.data)
-            read_indices(p.labels, place, count, copy)
-            place = copy
-        for i in range(count):
-            label = load(place + i * size_of(_I64), _I64)
-            bad += (label < 0) | (label >= p.classes)
-    buffer[0] = 0  # only its address has been used: this keeps it alive until here
-    return bad
+def _make_checker(source: str) -> Any:
+    def check(problem: Any, task: int) -> None:
+        _ = source
+        p = numba.carray(problem, 1)[0]
+        blocks = _blocks(p, LABELS)
+        first, last = _share(p.outer * blocks, task, p.tasks)
+        copy = pointer(p.scratch) + task * p.plan.size
+        bad = 0
+        for block in range(first, last):
+            begin = block % blocks * LABELS
+            count = min(LABELS, p.inner - begin)
+            place = pointer(p.labels.address)
+            place = place + (block // blocks * p.labels.outer + begin * p.labels.example)
+            if p.labels.mover != 0:
+                read_indices(p.labels, place, count, copy)
+                place = copy
+            for i in range(count):
+                label = load(place + i * size_of(_I64), _I64)
+                bad += (label < 0) | (label >= p.classes)
+        store(pointer(p.results) + task * size_of(_I64), np.int64(bad))
+
+    return check
 
 
-@inlined
-def _solve_task(
-    problem: Any,
-    saved: Any,
-    phase: int,
-    task: int,
-    zero: Any,
-    dense: Any,
-    gradient: Any,
-    rows: Any,
-) -> None:
-    """Solve the pieces of a task one after the other, with scratch memory of their own."""
-    p = problem[0]
-    first, last = _share(p.outer * p.units * p.pieces, task, p.tasks)
-    scratch = np.empty(workspace_size(p, zero, gradient), np.uint8)
-    work = lay_out(p, scratch.ctypes.data, zero, gradient)
-    open_stage(work.stage)
-    store(work.known, np.int64(-1))
-    states = pointer(saved.ctypes.data)
-    for item in range(first, last):
-        solve(p, item, last, phase, states, work, zero, dense, gradient, rows)
-    if p.d_logits.stream != 0:
-        close_stage(work.stage)
-    scratch[0] = 0
-
-
-@inlined
-def _sum_of_block(problem: Any, block: int, zero: Any) -> tuple[float, float]:
-    """The sum of ``loss * weight`` over a block of examples in their order, as a pair."""
-    p = problem[0]
-    blocks = _blocks(p, SUMMED)
-    o, begin = block // blocks, block % blocks * SUMMED
-    slot = np.empty(2 * size_of(zero), np.uint8)
-    buffer = pointer(slot.ctypes.data)
-    losses = pointer(p.losses.address) + (o * p.losses.outer + begin * p.losses.example)
-    weights = pointer(p.weights.address) + (o * p.weights.outer + begin * p.weights.example)
-    high = widen(zero)
-    low = high
-    lanes = lanes_of(zero)
-    for i in range(0, min(SUMMED, p.inner - begin), lanes):
-        count = min(lanes, p.inner - begin - i)
-        term = read_numbers(p.losses, losses + i * p.losses.example, count, buffer, zero)
-        if p.weights.address != 0:
-            place = weights + i * p.weights.example
-            term = term * read_numbers(p.weights, place, count, buffer, zero)
-        high, low = accumulate(high, low, term)
-    slot[0] = 0
-    return total_of_lanes(high, low)
-
-
-def _make(
-    compute: str, rows: bool, dense: bool, gradient: bool, source: str
-) -> Callable[[np.ndarray[Any, Any]], tuple[int, float]]:
-    """The Python function of a kernel: its closure is what the cache knows it by."""
+def _make_solver(compute: str, rows: bool, dense: bool, gradient: bool, source: str) -> Any:
     has_dense = True if dense else None
     has_gradient = True if gradient else None
     has_rows = True if rows else None
     registers = 1 if rows else REGISTERS
 
-    # Inside a prange loop only arrays and integers come from outside; closures are constants.
-    def kernel(problem: np.ndarray[Any, Any]) -> tuple[int, float]:
+    def solve_task(problem: Any, task: int) -> None:
         _ = source
-        p = problem[0]
-        tasks = p.tasks
-        bad = 0
-        if not dense:
-            for task in numba.prange(tasks):
-                bad += _labels_out_of_range(problem, task)
-            if bad > 0:
-                return bad, 0.0
-        # One phase, or three: see `solve`.
-        saved = np.empty(1)
-        phase, stop = WHOLE, WHOLE + 1
-        if p.pieces > 1:
-            lanes = lanes_of(zeros(compute, registers))
-            saved = np.empty(p.outer * p.units * p.pieces * SAVED * lanes)
-            phase, stop = STATES, GRADIENTS + 1 if gradient else GRADIENTS
-        while phase < stop:
-            for task in numba.prange(tasks):
-                _solve_task(
-                    problem,
-                    saved,
-                    phase,
-                    task,
-                    zeros(compute, registers),
-                    has_dense,
-                    has_gradient,
-                    has_rows,
-                )
-            phase += 1
-        if p.raw == 0:
-            return bad, 0.0
-        sums = np.empty((p.outer * _blocks(p, SUMMED), 2))
-        for block in numba.prange(len(sums)):
-            sums[block, 0], sums[block, 1] = _sum_of_block(
-                problem, block, zeros(compute, registers)
-            )
-        high = 0.0
-        low = 0.0
-        for block in range(len(sums)):
-            high, low = accumulate(high, low, sums[block, 0])
-            low += sums[block, 1]
-        return bad, total_of(high, low)
+        p = numba.carray(problem, 1)[0]
+        zero = zeros(compute, registers)
+        first, last = _share(p.outer * p.units * p.pieces, task, p.tasks)
+        work = lay_out(p, task)
+        if gradient:
+            open_stage(work.stage)
+        store(work.known, np.int64(-1))
+        if not rows:
+            open_panels(p, first, last, work.panels)
+        for item in range(first, last):
+            solve(p, item, last, work, zero, has_dense, has_gradient, has_rows)
+        if gradient and p.d_logits.stream != 0:
+            if rows:
+                close_stage(work.stage)
+            fence()
 
-    return kernel
+    return solve_task
+
+
+def _make_summer(compute: str, source: str) -> Any:
+    def add(problem: Any, block: int) -> None:
+        _ = source
+        p = numba.carray(problem, 1)[0]
+        zero = zeros(compute, 1)
+        lanes = lanes_of(zero)
+        blocks = _blocks(p, SUMMED)
+        o, begin = block // blocks, block % blocks * SUMMED
+        result = pointer(p.results) + block * SUM_SIZE
+        buffer = result + REGISTER
+        losses = pointer(p.losses.address) + (o * p.losses.outer + begin * p.losses.example)
+        weights = pointer(p.weights.address) + (o * p.weights.outer + begin * p.weights.example)
+        high = widen(zero)
+        low = high
+        for i in range(0, min(SUMMED, p.inner - begin), lanes):
+            count = min(lanes, p.inner - begin - i)
+            term = read_numbers(p.losses, losses + i * p.losses.example, count, buffer, zero)
+            if p.weights.address != 0:
+                place = weights + i * p.weights.example
+                term = term * read_numbers(p.weights, place, count, buffer, zero)
+            high, low = accumulate(high, low, term)
+        total, total_low = total_of_lanes(high, low)
+        store(result, total)
+        store(result + size_of(_F64), total_low)
+
+    return add
 
 
 @functools.cache
-def kernel(compute: str, rows: bool, dense: bool, gradient: bool, parallel: bool) -> Kernel:
-    """The compiled kernel for these choices."""
+def checker() -> int:
+    """The kernel that counts the labels of a task's share that are not classes: an int64."""
+    return compile_callback(_make_checker(digest()), _KERNEL, "check_labels")
+
+
+@functools.cache
+def solver(compute: str, rows: bool, dense: bool, gradient: bool) -> int:
+    """The kernel that solves a task's share of a problem."""
     words = [
         "rows" if rows else "columns",
         "dense" if dense else "sparse",
         "gradient" if gradient else "value",
         compute,
-        "parallel" if parallel else "serial",
     ]
-    function = _make(compute, rows, dense, gradient, digest())
-    return compile_kernel(function, "_".join(words), parallel)
+    function = _make_solver(compute, rows, dense, gradient, digest())
+    return compile_callback(function, _KERNEL, "_".join(words))
+
+
+@functools.cache
+def summer(compute: str) -> int:
+    """The kernel that sums ``loss * weight`` over a block of examples in their order: a pair."""
+    return compile_callback(_make_summer(compute, digest()), _KERNEL, f"sum_{compute}")

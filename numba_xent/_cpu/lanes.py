@@ -82,6 +82,9 @@ _HALF_FIELD = np.int64(512)
 FIELD_SIZE = 2 * 512
 """Bytes of the memory where a sum of all examples is left: two times eight registers."""
 
+FIELDS_SIZE = 5 * FIELD_SIZE
+"""Bytes of the memory where all sums of all examples are left."""
+
 
 @inlined
 def largest_of_examples(place: Any, zero: Any) -> Any:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .workspace import Plan
+
 
 class Tensor(NamedTuple):
     """One operand or output as a kernel sees it; address 0 means that there is none.
@@ -24,11 +26,13 @@ class Tensor(NamedTuple):
     vector
         Step to the next register, which holds other classes.
     mover
-        The address of the reader (operands) or writer (outputs), see :mod:`.memory`.
+        The address of the reader (operands) or writer (outputs), see :mod:`.memory`; 0 if it is
+        not needed.
     plain
         1 if the numbers are stored as kernels compute with them (sparse labels: as int64).
     stream
-        1 if an output is written past the caches, see :mod:`.stream`.
+        1 if an output is written past the caches: that of rows by way of the stage, see
+        :mod:`.stream`, that of columns in whole lines.
     """
 
     address: int = 0
@@ -61,12 +65,18 @@ class Shape(NamedTuple):
         Registers in a chunk, and how many chunks there are.
     piece, pieces
         Chunks in a piece, and how many pieces there are: they are solved apart, by any thread.
+    panel, pitch
+        Units in a panel (0: no panels are made), and bytes from one class to the next in it.
     keep
         1 if the exponentials of all chunks are kept until the gradient is written.
     raw
         1 if losses are stored unweighted and their weighted sum is returned.
-    tasks
-        Pieces of work to share between threads.
+    phase, phases
+        What is done first, and after how many phases everything is done, see :mod:`.schedule`.
+    blocks
+        How many blocks of losses are summed, see :mod:`.kernels`.
+    results_size
+        Bytes that tasks hand to each other and to the caller, a multiple of a register.
     """
 
     rows: int
@@ -81,9 +91,33 @@ class Shape(NamedTuple):
     chunks: int
     piece: int
     pieces: int
+    panel: int
+    pitch: int
     keep: int
     raw: int
-    tasks: int
+    phase: int
+    phases: int
+    blocks: int
+    results_size: int
+
+
+class Run(NamedTuple):
+    """What is known when a problem is solved.
+
+    Attributes
+    ----------
+    now
+        The phase that is being done.
+    scratch, results
+        The addresses of the tasks' scratch memory, and of what they hand over.
+    tasks
+        How many there are; each takes its share of the work.
+    """
+
+    now: int = 0
+    scratch: int = 0
+    results: int = 0
+    tasks: int = 1
 
 
 class Numbers(NamedTuple):
@@ -92,27 +126,31 @@ class Numbers(NamedTuple):
     Label smoothing is ``label * keep_label + uniform``; `scale` multiplies every gradient.
     """
 
-    keep_label: float
-    uniform: float
-    scale: float
+    keep_label: float = 1.0
+    uniform: float = 0.0
+    scale: float = 1.0
 
 
 TENSORS = ("logits", "labels", "weights", "upstream", "loss", "losses", "d_logits", "d_labels")
 """The operands and outputs of a problem, in the order in which they are packed. ``losses`` is
 ``loss`` once more, to be read when losses are summed."""
 
-_TENSOR_DTYPE = np.dtype([(name, np.int64) for name in Tensor._fields])
+
+def _integers(kind: Any) -> list[tuple[str, Any]]:
+    return [(name, np.int64) for name in kind._fields]
+
+
 DTYPE = np.dtype(
-    [(name, _TENSOR_DTYPE) for name in TENSORS]
-    + [(name, np.int64) for name in Shape._fields]
+    [(name, np.dtype(_integers(Tensor))) for name in TENSORS]
+    + _integers(Shape)
+    + [("plan", np.dtype(_integers(Plan)))]
+    + _integers(Run)
     + [(name, np.float64) for name in Numbers._fields]
 )
-_PACKER = struct.Struct(
-    f"={len(TENSORS) * len(Tensor._fields) + len(Shape._fields)}q{len(Numbers._fields)}d"
-)
+_PACKER = struct.Struct(f"={DTYPE.itemsize // 8 - len(Numbers._fields)}q{len(Numbers._fields)}d")
 
 
-def pack(tensors: tuple[Tensor, ...], shape: Shape, numbers: Numbers) -> np.ndarray[Any, Any]:
-    """One record, as an array of length 1."""
+def pack(tensors: tuple[Tensor, ...], shape: Shape, plan: Plan) -> bytes:
+    """One record, without addresses, tasks and numbers."""
     integers = [value for tensor in tensors for value in tensor]
-    return np.frombuffer(_PACKER.pack(*integers, *shape, *numbers), dtype=DTYPE)
+    return _PACKER.pack(*integers, *shape, *plan, *Run(), *Numbers())

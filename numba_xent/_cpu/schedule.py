@@ -21,7 +21,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import literal_unroll
 
 from .._math.cross_entropy import (
     Finished,
@@ -35,7 +34,7 @@ from .._math.cross_entropy import (
 )
 from .._math.primitives import where, widen
 from .backward import write_gradients
-from .compile import inlined, merged
+from .compile import inlined
 from .examples import (
     SCALE,
     labels_of,
@@ -46,8 +45,19 @@ from .examples import (
     write_numbers,
 )
 from .forward import state_of
-from .intrinsics import any_lane, convert, lane_numbers, load, size_of, spread, store
-from .unit import chunk_of
+from .intrinsics import (
+    any_lane,
+    convert,
+    lane_numbers,
+    load_all,
+    pointer,
+    size_of,
+    spread,
+    store,
+    store_all,
+)
+from .panel import enter
+from .unit import chunk_of, logits_panel
 from .workspace import Workspace
 
 # Most units are solved at a stroke. Those in several pieces take three phases, each of which is over
@@ -59,38 +69,10 @@ SAVED = len(State._fields)
 
 
 @inlined
-def _save(place: Any, values: Any) -> None:
-    """Put registers of float64 next to each other."""
-    for i, value in enumerate(literal_unroll(values)):
-        store(place + i * size_of(value), value)
-
-
-@inlined
-def _load_state(place: Any, like: Any) -> State:
-    """A state that was saved."""
-    n = size_of(like)
-    return State(
-        load(place, like),
-        load(place + n, like),
-        load(place + 2 * n, like),
-        load(place + 3 * n, like),
-        load(place + 4 * n, like),
-        load(place + 5 * n, like),
-        load(place + 6 * n, like),
-        load(place + 7 * n, like),
-        load(place + 8 * n, like),
-        load(place + 9 * n, like),
-        load(place + 10 * n, like),
-    )
-
-
-@merged
 def solve(
     p: Any,
     item: int,
     last: int,
-    phase: int,
-    saved: Any,
     work: Workspace,
     zero: Any,
     dense: Any,
@@ -102,14 +84,11 @@ def solve(
     Parameters
     ----------
     p
-        The problem, a record as :mod:`.record` describes it.
+        The problem, a record as :mod:`.record` describes it. Its results are what the phases hand
+        to each other, `SAVED` registers for each piece.
     item, last
         The number of the piece, counted over all units of all outer indices, and that of the first
         one that is not to be solved by the same task.
-    phase
-        What is to be done.
-    saved
-        What the phases hand to each other, `SAVED` registers for each piece.
     work
         Scratch memory.
     zero
@@ -124,9 +103,12 @@ def solve(
     count = min(p.group, p.inner - u * p.group)
     like = widen(zero)
     size = SAVED * size_of(like)
-    own = saved + item * size
+    own = pointer(p.results) + item * size
+    phase = p.now
     if phase == LOSSES and piece != 0:
         return
+    if rows is None and p.panel != 0:
+        enter(p, item, last, work.panels, zero, dense)
     row = Finished(like, like, like)
     scale = like
     at_label = like
@@ -136,22 +118,19 @@ def solve(
             end = (last // p.pieces) * p.chunks + (last % p.pieces) * p.piece
             state = state_of(p, o, u, piece, end, count, work, zero, dense, gradient, rows)
         else:
-            state = _load_state(own, like)
+            state = State(*load_all(own, SAVED, like))
             for i in range(1, p.pieces):
-                state = merge(state, _load_state(own + i * size, like))
+                state = merge(state, State(*load_all(own + i * size, SAVED, like)))
         if phase == STATES:
-            _save(own, state)
+            store_all(own, state)
             return
-        row, scale, at_label = _conclude(p, o, u, count, state, work, zero, dense, gradient)
+        row, scale, at_label = _conclude(p, o, u, count, state, work, zero, dense, gradient, rows)
         if phase == LOSSES:
-            _save(own, (row.top, row.log_sum, row.inverse, scale, at_label))
+            store_all(own, (row.top, row.log_sum, row.inverse, scale, at_label))
             return
     else:
-        first = own + -piece * size
-        n = size_of(like)
-        row = Finished(load(first, like), load(first + n, like), load(first + 2 * n, like))
-        scale = load(first + 3 * n, like)
-        at_label = load(first + 4 * n, like)
+        top, log_sum, inverse, scale, at_label = load_all(own + -piece * size, 5, like)
+        row = Finished(top, log_sum, inverse)
     if gradient is not None:
         if dense is None:
             indices = labels_of(p, o, u, count, work)
@@ -173,6 +152,7 @@ def _conclude(
     zero: Any,
     dense: Any,
     gradient: Any,
+    rows: Any,
 ) -> tuple[Finished, Any, Any]:
     """Write the losses of a unit.
 
@@ -187,7 +167,9 @@ def _conclude(
         if any_lane(lost):
             loss = where(lost, loss_class_by_class(p, o, u, count, row, work, zero), loss)
     else:
-        z = logits_at_labels(p, o, u, count, labels_of(p, o, u, count, work), work, zero)
+        labels = labels_of(p, o, u, count, work)
+        panel = logits_panel(work, rows)
+        z = logits_at_labels(p, o, u, count, labels, panel, work, zero)
         loss = sparse_loss(z, row)
     weight = widen(zero)
     if gradient is not None or p.raw == 0:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .compile import inlined
-from .intrinsics import address_of, fence, load, pointer, size_of, store, store_streaming, zeros
+from .intrinsics import address_of, load, pointer, size_of, store, store_streaming, zeros
 
 _I64, _U16 = np.int64(0), np.uint16(0)
 
@@ -113,10 +113,9 @@ def stage_for(stage: Stage, place: Any, size: int) -> Any:
 
 @inlined
 def close_stage(stage: Stage) -> None:
-    """Write out everything."""
+    """Write out everything; `fence` must follow."""
     line = size_of(zeros("float32", 1))
     drain(stage, stage.room)
     begin, end, written = _get(stage)
     _write_part(stage, begin // line * line, written, end)
     _set(stage, end, end, end)
-    fence()

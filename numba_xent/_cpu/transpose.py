@@ -55,7 +55,16 @@ def _places(builder: Any, address: Any, step: Any, count: int, ty: Any) -> list[
     ]
 
 
-@intrinsic(prefer_literal=True)
+def _for_each_width(builder: Any, width: Any, lanes: int, emit: Any) -> None:
+    """Code for every width that there may be; the one that is met is run."""
+    classes = 2
+    while classes <= lanes:
+        with builder.if_then(builder.icmp_signed("==", width, _INT64(classes))):
+            emit(classes)
+        classes *= 2
+
+
+@intrinsic
 def read_block(
     typingctx: Any,
     address: Any,
@@ -68,34 +77,34 @@ def read_block(
 ) -> Any:
     """Copy `width` numbers of each example, `step` bytes apart, to as many registers like `like`.
 
-    The numbers, of the type of `stored`, are converted. Register ``j``, at ``buffer + j * stride``,
-    receives the ``j``-th number of every example.
+    The width is a power of two, from 2 to the lanes of a register. The numbers, of the type of
+    `stored`, are converted. Register ``j``, at ``buffer + j * stride``, receives the ``j``-th
+    number of every example.
     """
-    classes = width.literal_value
-    piece = Vector(dtype_of(stored), classes)
 
     def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
-        place, step, _, target, stride, _, _ = args
-        ty = context.get_value_type(piece)
-        align = piece.dtype.bitwidth // 8
-        places = _places(builder, place, step, like.lanes, ty)
-        pieces = [builder.load(place, align=align) for place in places]
-        source = with_dtype(like, dtype_of(stored))
-        registers = [
-            converted(context, builder, _join(builder, pieces[j::classes], classes), source, like)
-            for j in range(classes)
-        ]
+        place, step, _, target, stride, _, width = args
         result = context.get_value_type(like)
-        for j, register in enumerate(_transpose(builder, registers, like.lanes)):
-            slot = builder.bitcast(
-                builder.gep(target, [builder.mul(stride, _INT64(j))]), result.as_pointer()
-            )
-            builder.store(register, slot, align=like.dtype.bitwidth // 8)
+        source = with_dtype(like, dtype_of(stored))
 
-    return types.void(address, types.int64, stored, buffer, types.int64, like, width), codegen
+        def emit(classes: int) -> None:
+            piece = Vector(dtype_of(stored), classes)
+            ty = context.get_value_type(piece)
+            places = _places(builder, place, step, like.lanes, ty)
+            pieces = [builder.load(at, align=piece.dtype.bitwidth // 8) for at in places]
+            joined = [_join(builder, pieces[j::classes], classes) for j in range(classes)]
+            registers = [converted(context, builder, one, source, like) for one in joined]
+            turned = _transpose(builder, registers, like.lanes)
+            slots = _places(builder, target, stride, classes, result)
+            for register, slot in zip(turned, slots, strict=True):
+                builder.store(register, slot, align=like.dtype.bitwidth // 8)
+
+        _for_each_width(builder, width, like.lanes, emit)
+
+    return types.void(address, types.int64, stored, buffer, types.int64, like, types.int64), codegen
 
 
-@intrinsic(prefer_literal=True)
+@intrinsic
 def write_block(
     typingctx: Any,
     address: Any,
@@ -107,23 +116,22 @@ def write_block(
     width: Any,
 ) -> Any:
     """The reverse of `read_block`: registers to `width` numbers of each example."""
-    classes = width.literal_value
-    piece = Vector(dtype_of(stored), classes)
 
     def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
-        place, step, _, source, stride, _, _ = args
-        ty = context.get_value_type(piece)
-        registers = []
-        for j in range(classes):
-            slot = builder.gep(source, [builder.mul(stride, _INT64(j))])
-            slot = builder.bitcast(slot, context.get_value_type(like).as_pointer())
-            registers.append(builder.load(slot, align=like.dtype.bitwidth // 8))
+        place, step, _, source, stride, _, width = args
         target = with_dtype(like, dtype_of(stored))
-        places = _places(builder, place, step, like.lanes, ty)
-        for j, register in enumerate(_transpose(builder, registers, like.lanes)):
-            value = converted(context, builder, register, like, target)
-            for i, slot in enumerate(places[j::classes]):
-                part = shuffled(builder, value, value, range(i * classes, (i + 1) * classes))
-                builder.store(part, slot, align=piece.dtype.bitwidth // 8)
 
-    return types.void(address, types.int64, stored, buffer, types.int64, like, width), codegen
+        def emit(classes: int) -> None:
+            piece = Vector(dtype_of(stored), classes)
+            slots = _places(builder, source, stride, classes, context.get_value_type(like))
+            registers = [builder.load(slot, align=like.dtype.bitwidth // 8) for slot in slots]
+            places = _places(builder, place, step, like.lanes, context.get_value_type(piece))
+            for j, register in enumerate(_transpose(builder, registers, like.lanes)):
+                value = converted(context, builder, register, like, target)
+                for i, at in enumerate(places[j::classes]):
+                    part = shuffled(builder, value, value, range(i * classes, (i + 1) * classes))
+                    builder.store(part, at, align=piece.dtype.bitwidth // 8)
+
+        _for_each_width(builder, width, like.lanes, emit)
+
+    return types.void(address, types.int64, stored, buffer, types.int64, like, types.int64), codegen

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from .chunk import AHEAD, Chunk, Tile, fetch, tile_of
+from .chunk import Chunk, Tile, fetch, tile_of
 from .compile import inlined
-from .examples import start_of
-from .intrinsics import lanes_of, size_of
+from .intrinsics import lanes_of, pointer, size_of
+from .memory import AHEAD, start_of
+from .panel import get_numbers
 from .workspace import Workspace
 
 
@@ -48,21 +49,77 @@ def place_of(t: Any, o: int, u: int, r: int, chunk: Chunk) -> Any:
 
 @inlined
 def fetch_chunk(
-    t: Any, o: int, u: int, r: int, chunk: Chunk, padding: Any, buffer: Any, zero: Any, rows: Any
+    t: Any,
+    o: int,
+    u: int,
+    r: int,
+    chunk: Chunk,
+    padding: Any,
+    buffer: Any,
+    panel: int,
+    zero: Any,
+    rows: Any,
 ) -> None:
-    """Copy a chunk of an operand to its buffer, if it cannot be loaded where it lies."""
-    fetch(t, place_of(t, o, u, r, chunk), chunk, lane_step(t, rows), padding, buffer, zero)
+    """Copy a chunk of an operand to its buffer, if it cannot be loaded where it lies.
+
+    `panel` is the address of the unit in its panel, 0 if there is none.
+    """
+    if panel == 0:
+        fetch(t, place_of(t, o, u, r, chunk), chunk, lane_step(t, rows), padding, buffer, zero)
 
 
 @inlined
 def operand(
-    p: Any, t: Any, o: int, u: int, r: int, chunk: Chunk, buffer: Any, zero: Any, rows: Any
+    p: Any,
+    t: Any,
+    o: int,
+    u: int,
+    r: int,
+    chunk: Chunk,
+    buffer: Any,
+    panel: int,
+    zero: Any,
+    rows: Any,
 ) -> Tile:
     """A chunk of an operand, once fetched."""
+    if panel != 0:
+        place = pointer(panel) + chunk.first * p.pitch
+        return Tile(place, p.pitch, chunk.full, place + chunk.full * p.pitch, 0, 0)
     ahead = t.unit if p.chunks == 1 else p.chunk * t.vector
     if rows is not None:
         ahead += AHEAD
     return tile_of(t, place_of(t, o, u, r, chunk), chunk, lane_step(t, rows), ahead, buffer, zero)
+
+
+@inlined
+def logits_panel(work: Workspace, rows: Any) -> int:
+    """Where the unit is in the panel of the logits, 0 if nowhere."""
+    if rows is None:
+        return get_numbers(work.panels).logits
+    return 0
+
+
+@inlined
+def labels_panel(work: Workspace, rows: Any) -> int:
+    """The same for the labels."""
+    if rows is None:
+        return get_numbers(work.panels).labels
+    return 0
+
+
+@inlined
+def number_of_chunk(p: Any, o: int, u: int, c: int) -> int:
+    """The number of a chunk, counted over all units."""
+    return (o * p.units + u) * p.chunks + c
+
+
+@inlined
+def logits_buffer(p: Any, number: int, r: int, work: Workspace) -> Any:
+    """Where the logits of example `r` in a chunk of that number are copied to.
+
+    Neighbours have buffers of their own: the next chunk is copied while one is summed.
+    """
+    return work.logits + (number % 2 * p.group + r) * work.example
 
 
 @inlined

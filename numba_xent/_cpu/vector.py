@@ -28,6 +28,9 @@ from .compile import for_types, jitable
 LANES = {"float32": 16, "float64": 8}
 """Lanes of a register of 64 bytes, for each compute dtype."""
 
+REGISTER = 64
+"""Bytes of a register of the machine, or what stands for it."""
+
 REGISTERS = 2
 """Registers that columns work on as one: twice the independent work, which the processor needs to
 keep busy between operations that wait for each other, and longer runs of memory."""

@@ -4,17 +4,114 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from .compile import inlined
-from .intrinsics import lanes_of, pointer, size_of
-from .lanes import FIELD_SIZE
+from .intrinsics import pointer
+from .lanes import FIELDS_SIZE
+from .panel import NUMBERS_SIZE, Panels
 from .stream import Stage
-
-_F64, _I64 = np.float64(0), np.int64(0)
+from .vector import REGISTER
 
 STAGE_SIZE = 16 << 10
 """Bytes that wait on the stage at least, before they are written: a third of an L1 cache."""
+
+LABELS = 512
+"""Sparse labels that are checked at a time; scratch memory has room for them."""
+
+_WIDE = 8  # bytes of a float64 or int64
+
+
+class Plan(NamedTuple):
+    """Where in a task's scratch memory everything begins, in bytes; see `Workspace`.
+
+    Attributes
+    ----------
+    stage, logits, labels, output, exponentials, sums, maxima, examples, tops, indices, known
+        The parts of `Workspace`.
+    numbers
+        The numbers of the stage.
+    panel_numbers, panel_logits, panel_labels
+        The parts of the panels, see :mod:`.panel`.
+    example, room
+        The numbers of `Workspace` and of its stage.
+    size
+        Bytes of all of it, a multiple of a register.
+    """
+
+    stage: int = 0
+    logits: int = 0
+    labels: int = 0
+    output: int = 0
+    exponentials: int = 0
+    sums: int = 0
+    maxima: int = 0
+    examples: int = 0
+    tops: int = 0
+    indices: int = 0
+    known: int = 0
+    numbers: int = 0
+    panel_numbers: int = 0
+    panel_logits: int = 0
+    panel_labels: int = 0
+    example: int = 0
+    room: int = 0
+    size: int = 0
+
+
+def plan(
+    register: int,
+    lanes: int,
+    vectors: int,
+    chunk: int,
+    copies: int,
+    keep: bool,
+    gradient: bool,
+    panel: int,
+    dense: bool,
+) -> Plan:
+    """Divide scratch memory.
+
+    Parameters
+    ----------
+    register, lanes
+        Bytes and lanes of a register, which may be several of the machine as one.
+    vectors, chunk
+        Registers of each example, and at most in a chunk.
+    copies
+        How many examples are side by side in a buffer.
+    keep, gradient
+        Whether the exponentials of all chunks are kept; whether a gradient is wanted at all.
+    panel, dense
+        Bytes of a panel, and whether there are panels of labels, too.
+    """
+    chunks = max(1, -(-vectors // chunk))
+    example = (min(chunk, vectors) + 1) * register
+    exponentials = stage = 0
+    if gradient:
+        exponentials = (vectors + 1) * register if chunks > 1 and keep else copies * example
+        stage = max(STAGE_SIZE, copies * example) + 2 * register
+    sizes = {
+        "stage": stage,
+        "logits": (2 * copies + 1) * example,
+        "labels": copies * example,
+        "output": example,
+        "exponentials": exponentials,
+        "sums": FIELDS_SIZE,
+        "maxima": lanes * register,
+        "examples": 4 * register,
+        "tops": chunks * lanes * _WIDE,
+        "indices": lanes * _WIDE,
+        "known": REGISTER,
+        "numbers": REGISTER,
+        "panel_numbers": NUMBERS_SIZE,
+        "panel_logits": 2 * panel,
+        "panel_labels": 2 * panel if dense else 0,
+    }
+    begin = 0
+    offsets = {}
+    for name, size in sizes.items():
+        offsets[name] = begin
+        begin += -(-size // REGISTER) * REGISTER
+    return Plan(**offsets, example=example, room=stage - register, size=max(begin, LABELS * _WIDE))
 
 
 class Workspace(NamedTuple):
@@ -22,7 +119,10 @@ class Workspace(NamedTuple):
 
     Attributes
     ----------
-    logits, labels
+    logits
+        A chunk of each example of a unit, and its tail; the same for the next unit or chunk; and
+        one more, for one that is read again.
+    labels
         A chunk of each example of a unit, and its tail.
     output
         A chunk of one example, and its tail.
@@ -35,7 +135,7 @@ class Workspace(NamedTuple):
     known
         Where an int64 lies: the number of that chunk, counted over all units, or -1.
     examples
-        Four registers for numbers of the unit's examples, see the names below.
+        Four registers for numbers of the unit's examples, see :mod:`.examples`.
     indices
         The sparse labels of the unit's examples.
     tops
@@ -44,6 +144,8 @@ class Workspace(NamedTuple):
         Bytes from one example's chunk in the buffers to the next.
     stage
         Where outputs wait that are written past the caches.
+    panels
+        Where operands are copied to before they are needed.
     """
 
     logits: Any
@@ -58,65 +160,26 @@ class Workspace(NamedTuple):
     tops: Any
     example: int
     stage: Stage
+    panels: Panels
 
 
 @inlined
-def _copies(p: Any) -> int:
-    """How many chunks of a unit there may be in a buffer: one of each example, or one."""
-    return p.group if p.rows != 0 else 1
-
-
-@inlined
-def _needs(p: Any, zero: Any, gradient: Any) -> tuple[int, int, int]:
-    """Bytes of an example's chunk, of the kept exponentials, and of the stage."""
-    register = size_of(zero)
-    example = (min(p.chunk, p.vectors) + 1) * register
-    if gradient is None:
-        return example, 0, 0
-    kept = _copies(p) * example
-    if p.chunks > 1 and p.keep != 0:
-        kept = (p.vectors + 1) * register
-    return example, kept, max(STAGE_SIZE, _copies(p) * example) + 2 * register
-
-
-@inlined
-def workspace_size(p: Any, zero: Any, gradient: Any) -> int:
-    """Bytes of scratch memory that a task needs, wherever it begins."""
-    example, kept, stage = _needs(p, zero, gradient)
-    lanes = lanes_of(zero)
-    numbers = 5 * FIELD_SIZE + (lanes + 4) * size_of(zero)
-    numbers += (lanes + 4 + p.chunks * lanes) * size_of(_F64)
-    return (2 * _copies(p) + 1) * example + kept + stage + numbers + 4 * size_of(zero)
-
-
-@inlined
-def lay_out(p: Any, address: int, zero: Any, gradient: Any) -> Workspace:
-    """Divide scratch memory, from its first aligned address on."""
-    register = size_of(zero)
-    example, kept, stage = _needs(p, zero, gradient)
-    stages = pointer((address + register - 1) // register * register)
-    logits = stages + stage
-    labels = logits + _copies(p) * example
-    output = labels + _copies(p) * example
-    exponentials = output + example
-    sums = exponentials + kept
-    maxima = sums + 5 * FIELD_SIZE
-    examples = maxima + lanes_of(zero) * register
-    tops = examples + 4 * register
-    indices = tops + p.chunks * lanes_of(zero) * size_of(_F64)
-    known = indices + lanes_of(zero) * size_of(_I64)
-    numbers = known + size_of(_I64)
+def lay_out(p: Any, task: int) -> Workspace:
+    """The scratch memory of a task."""
+    w = p.plan
+    start = pointer(p.scratch) + task * w.size
     return Workspace(
-        logits,
-        labels,
-        output,
-        exponentials,
-        sums,
-        maxima,
-        known,
-        examples,
-        indices,
-        tops,
-        example,
-        Stage(numbers, stages, stage - register),
+        start + w.logits,
+        start + w.labels,
+        start + w.output,
+        start + w.exponentials,
+        start + w.sums,
+        start + w.maxima,
+        start + w.known,
+        start + w.examples,
+        start + w.indices,
+        start + w.tops,
+        w.example,
+        Stage(start + w.numbers, start + w.stage, w.room),
+        Panels(start + w.panel_numbers, start + w.panel_logits, start + w.panel_labels),
     )

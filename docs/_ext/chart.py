@@ -1,0 +1,188 @@
+"""The charts of what ``python -m numba_xent bench`` measured, and the data they show."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import inks
+from matplotlib.figure import Figure
+
+from numba_xent._bench.peers import PEERS
+from numba_xent._bench.report import PIVOT
+from numba_xent._bench.results import Measurement, load_json
+
+FOLDER = Path(__file__).resolve().parents[1] / "performance"
+DATA = FOLDER / "measurements.json"
+LATENCY = 1 << 12
+"""Problems with fewer logits measure the cost of a call, and are left out of the headline."""
+
+COLOURS = dict(zip(PIVOT, (inks.TEAL, inks.BLUE, inks.BROWN, inks.ORANGE), strict=True))
+OTHERS = dict(zip((peer.name for peer in PEERS), (*inks.SERIES[1:], inks.MUTED), strict=True))
+MARKERS = dict(zip(OTHERS, "os^DvP*", strict=True))
+
+
+def digest() -> str:
+    """What tells the data from any other."""
+    return hashlib.sha256(DATA.read_bytes()).hexdigest()
+
+
+def of_sections(*sections: str) -> list[Measurement]:
+    """The measurements of some sections."""
+    return [m for m in load_json(DATA).measurements if m.task.section in sections]
+
+
+def _figure(rows: int) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(5.8, 1.3 + 0.3 * rows), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _legend(figure: Figure, columns: int) -> None:
+    """One legend for all panels, each name once."""
+    named = {
+        label: handle
+        for axes in figure.axes
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(named.values(), named, loc="outside lower center", ncols=columns, fontsize=9.5)
+
+
+def _nothing(axes: Any) -> None:
+    """Say that a section was not measured."""
+    axes.text(0.5, 0.5, "not measured in this run", ha="center", transform=axes.transAxes)
+    axes.set_axis_off()
+
+
+def fractions(*sections: str) -> Figure:
+    """Bars: the fraction of the speed of memory, by problem."""
+    measured = [m for m in of_sections(*sections) if "probe" in m.speed]
+    cases = list(dict.fromkeys(m.task.case for m in measured))
+    figure, axes = _figure(2 * len(cases))
+    if not measured:
+        _nothing(axes)
+        return figure
+    height = 0.8 / len(PIVOT)
+    for i, key in enumerate(PIVOT):
+        chosen = [m for m in measured if (m.task.labels, m.task.of) == key]
+        axes.barh(
+            [cases.index(m.task.case) + (i - 1.5) * height for m in chosen],
+            [m.speed["probe"].median for m in chosen],
+            height * 0.9,
+            color=COLOURS[key],
+            label=" ".join(key),
+        )
+    names = [case.name + ("" if case.dtype == "float32" else f"\n{case.dtype}") for case in cases]
+    axes.set_yticks(range(len(cases)), names)
+    axes.invert_yaxis()
+    axes.axvline(1, color=inks.INK, linestyle="--", linewidth=1)
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    axes.set(xlabel="fraction of the speed of memory", xlim=(0, None))
+    _legend(figure, 2)
+    return figure
+
+
+def few() -> Figure:
+    """Lines: the fraction of the speed of memory, by the number of classes."""
+    measured = of_sections("few")
+    figure, axes = _figure(10)
+    if not measured:
+        _nothing(axes)
+        return figure
+    for key, style in zip(PIVOT, ("-", "-", "--", "--"), strict=True):
+        chosen = [m for m in measured if (m.task.labels, m.task.of) == key]
+        axes.plot(
+            [m.task.case.classes for m in chosen],
+            [m.speed["probe"].median for m in chosen],
+            style,
+            color=COLOURS[key],
+            marker=".",
+            label=" ".join(key),
+        )
+    axes.axhline(1, color=inks.INK, linestyle="--", linewidth=1)
+    axes.grid(axis="y")
+    axes.set(xlabel="classes", ylabel="fraction of the speed of memory")
+    axes.set_ylim(bottom=0)
+    _legend(figure, 2)
+    return figure
+
+
+def others(panels: dict[str, Callable[[Measurement], bool]]) -> Figure:
+    """Dots: how long other libraries take, in units of our own time.
+
+    Parameters
+    ----------
+    panels : dict
+        For the title of each panel, which measurements of the section peers it shows.
+    """
+    saved = load_json(DATA)
+    peers = [m for m in saved.measurements if m.task.section == "peers"]
+    chosen = {title: [m for m in peers if shown(m)] for title, shown in panels.items()}
+    rows = {title: list(dict.fromkeys(m.task.case for m in chosen[title])) for title in panels}
+    figure = Figure(
+        figsize=(5.8, 1.5 + sum(0.4 + 0.32 * len(r) for r in rows.values())), layout="constrained"
+    )
+    all_axes = figure.subplots(
+        len(panels),
+        1,
+        sharex=True,
+        squeeze=False,
+        height_ratios=[1 + len(r) for r in rows.values()],
+    )[:, 0]
+    if not peers:
+        _nothing(all_axes[0])
+        return figure
+    for axes, title in zip(all_axes, panels, strict=True):
+        for peer, colour in OTHERS.items():
+            points = [m for m in chosen[title] if peer in m.speed]
+            if not points:
+                continue
+            axes.plot(
+                [m.speed[peer].median for m in points],
+                [rows[title].index(m.task.case) for m in points],
+                MARKERS[peer],
+                color=colour,
+                markersize=8,
+                markeredgecolor=inks.PAPER,
+                markeredgewidth=0.6,
+                clip_on=False,
+                label=peer,
+            )
+        axes.axvline(1, color=inks.BLUE, linewidth=2.5, label="numba_xent", zorder=1)
+        axes.set_yticks(range(len(rows[title])), [case.name for case in rows[title]])
+        axes.set_ylim(len(rows[title]) - 0.5, -0.5)
+        axes.set_xscale("log")
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        axes.set_title(title)
+    shown = [m for measured in chosen.values() for m in measured]
+    _plain_ticks(all_axes[-1], [m.speed[peer].median for m in shown for peer in m.speed])
+    all_axes[-1].set_xlabel("time of other libraries, numba_xent = 1 (logarithmic)")
+    if saved.settings["quick"]:
+        figure.suptitle(
+            "quick run of small problems, not to be quoted", color=inks.RED, fontsize=11
+        )
+    _legend(figure, 4)
+    return figure
+
+
+def _plain_ticks(axes: Any, values: Sequence[float]) -> None:
+    ticks = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+    low, high = min(0.7, *values) * 0.9, max(values) * 1.15
+    shown = [x for x in ticks if low <= x <= high]
+    axes.set_xlim(low, high)
+    axes.set_xticks(shown, [f"{x:g}x" for x in shown])
+    axes.minorticks_off()
+
+
+def headline() -> Figure:
+    """Loss and gradient against other libraries, one label per class."""
+    return others(
+        {
+            "loss and gradient, one label per class": lambda m: (
+                m.task.gradient and m.task.labels == "dense" and m.task.case.logits > LATENCY
+            )
+        }
+    )

@@ -1,0 +1,118 @@
+"""Ctrl-C at any moment: KeyboardInterrupt, and a library that works as before."""
+
+import pytest
+from processes import python
+
+INTERRUPTED = """
+import os, signal, threading, time
+import numpy as np
+import numba
+import numba_xent as xent
+rng = np.random.default_rng(0)
+both = xent.value_and_grad(xent.losses.sparse_softmax_cross_entropy)
+
+def interrupt_after(seconds):
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+
+def in_another_thread(call):
+    # What another thread gets: it must not wait for a lock that was left behind.
+    found = []
+    thread = threading.Thread(target=lambda: found.append(call()), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert found, "another thread waits for ever"
+    return found[0]
+"""
+
+
+def test_during_a_long_call() -> None:
+    """The call ends, and then the interruption is seen; afterwards nothing is different."""
+    code = """
+logits = rng.normal(size=(4000, 10_000)).astype(np.float32)
+labels = rng.integers(0, 10_000, 4000)
+small = both(labels[:10], logits[:10])
+want = both(labels, logits)
+met = 0
+for i in range(8):
+    interrupt_after(0.003 * (i + 1))
+    try:
+        for _ in range(50):
+            both(labels, logits)
+    except KeyboardInterrupt:
+        met += 1
+    again = both(labels, logits)
+    assert again[0] == want[0] and np.array_equal(again[1], want[1])
+assert in_another_thread(lambda: both(labels[:10], logits[:10])[0]) == small[0]
+assert (labels.min(), labels.max()) >= (0, 0)
+print(met)
+"""
+    assert python(INTERRUPTED + code).split() == ["8"]
+
+
+def test_between_many_short_calls() -> None:
+    """Hundreds of interruptions at random moments, inside a collection of losses."""
+    code = """
+logits = rng.normal(size=(700, 100)).astype(np.float32)
+labels = rng.integers(0, 100, 700)
+want = both(labels, logits)[0]
+before = numba.get_num_threads()
+met = 0
+for i in range(300):
+    try:
+        interrupt_after(rng.uniform(2e-4, 3e-3))
+        while True:
+            with xent.losses.collecting():
+                both(labels, logits)
+                both(labels[:3], logits[:3])
+    except KeyboardInterrupt:
+        met += 1
+    assert xent.losses.get_losses() == []
+assert both(labels, logits)[0] == want
+assert in_another_thread(lambda: both(labels, logits)[0]) == want
+assert numba.get_num_threads() == before
+print(met)
+"""
+    assert python(INTERRUPTED + code).split() == ["300"]
+
+
+@pytest.mark.parametrize("seconds", [0.4, pytest.param(2.5, marks=pytest.mark.slow)])
+def test_during_a_compilation(seconds: float, tmp_path: object) -> None:
+    """An interrupted compilation is begun anew, and its cache is whole."""
+    code = f"""
+logits = rng.normal(size=(3, 5))
+call = lambda: float(xent.losses.sparse_softmax_cross_entropy([1, 2, 3], logits))
+import numba_xent._cpu.backend
+interrupt_after({seconds})
+try:
+    call()
+    print("was not interrupted")
+except KeyboardInterrupt:
+    pass
+assert numba.core.config.DISABLE_JIT == 0
+value = in_another_thread(call)
+assert call() == value
+from numba_xent._cpu.compile import caches
+print(value, [cache.problem for cache in caches() if cache.problem])
+"""
+    variables = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    first = python(INTERRUPTED + code, **variables)
+    assert "was not" not in first
+    assert first.endswith(" []\n")
+    code = "logits = rng.normal(size=(3, 5))\n"
+    code += "print(float(xent.losses.sparse_softmax_cross_entropy([1, 2, 3], logits)), [])"
+    assert python(INTERRUPTED + code, **variables) == first
+    assert python(INTERRUPTED + code) == first
+
+
+def test_a_producer_that_is_interrupted() -> None:
+    """KeyboardInterrupt of an argument's own method is not taken for an error of the argument."""
+
+    class Interrupted:
+        def __array__(self, dtype: object = None, copy: object = None) -> None:
+            raise KeyboardInterrupt
+
+    from calls import SPARSE  # noqa: PLC0415
+
+    with pytest.raises(KeyboardInterrupt):
+        SPARSE(labels=[0], logits=Interrupted())
