@@ -39,9 +39,11 @@ class Solution:
     counts: list[ptx.Counts] = field(default_factory=list)
 
 
-def meta(array: np.ndarray | None) -> Meta | None:
+def meta(array: np.ndarray | None, address: int) -> Meta | None:
     """What the planner is told of an array."""
-    return None if array is None else Meta(array.dtype.name, array.shape, array.strides)
+    if array is None:
+        return None
+    return Meta(array.dtype.name, array.shape, array.strides, address % 16)
 
 
 def place(memory: ptx.Memory, array: np.ndarray, offset: int, **kinds: bool) -> int:
@@ -78,7 +80,8 @@ def solve(
     label_offset: int | None = None,
     gradient_offset: int | None = None,
     approx_ulp: int = 0,
-    capability: tuple[int, int] = CAPABILITY,
+    processors: int = PROCESSORS,
+    clusters: bool = True,
     programs: Any = program,
 ) -> Solution:
     """Losses and gradients of a problem.
@@ -99,8 +102,10 @@ def solve(
         How far from a multiple of 256 bytes each array begins.
     approx_ulp
         How wrong approximate instructions are.
-    capability, programs
-        What to compile for, and what to run instead of the kernels.
+    processors, clusters
+        What the GPU has.
+    programs
+        What to run instead of the kernels.
     """
     axis %= logits.ndim
     sparse = labels.ndim < logits.ndim
@@ -135,7 +140,8 @@ def solve(
             at[name] = place(memory, array, 0)
     batch = logits.shape[:axis] + logits.shape[axis + 1 :]
     loss = np.zeros(batch, (np.float64 if wide else np.float32) if raw else logits.dtype)
-    plan = make_plan(axis, sparse, tuple(meta(arrays[n]) for n in OPERANDS), PROCESSORS)
+    metas = tuple(meta(arrays[n], at[n]) for n in OPERANDS)
+    plan = make_plan(axis, sparse, metas, processors, clusters)
     states = memory.buffer(np.zeros(plan.states_bytes, np.uint8), writable=True, known=False)
     losses = memory.buffer(loss, writable=True, known=False)
     task = plan.task(
@@ -164,4 +170,7 @@ def run(
 ) -> ptx.Counts:
     """Execute one launch."""
     threads = (launch.choice.threads,)
-    return ptx.launch(kernel, memory, launch.grid, threads, flat(task), approx_ulp=approx_ulp)
+    return ptx.launch(
+        kernel, memory, launch.grid, threads, flat(task),
+        cluster=launch.cluster, approx_ulp=approx_ulp,
+    )  # fmt: skip

@@ -1,8 +1,10 @@
 """Columns: classes at any stride. Neighbouring threads have neighbouring examples.
 
-A class axis that is not the last is read where it lies, with no transposed copy: a warp reads one
-class of many examples. ``WIDTH`` threads share the classes of an example; each goes through its
-own twice, the second time mostly from the caches.
+A class axis that is not the last is read where it lies, with no transposed copy. A thread has
+``LANES`` examples side by side, 16 bytes of each class, or a single example where they lie in any
+other way. Eight neighbours read what is side by side, and ``WIDTH`` threads share the classes of an
+example: four of a warp, and as many warps as it takes. Where their registers hold all classes,
+logits are read once; else twice, the second time mostly from the caches.
 """
 
 from __future__ import annotations
@@ -11,19 +13,21 @@ from typing import Any
 
 import numpy as np
 from numba import cuda
+from numba.cuda import types
 
 from .._math.cross_entropy import (
     State,
     dense_gradient,
     dense_loss,
-    exp,
+    exp_of_class,
     label_gradient,
     smooth,
     sparse_gradient,
     sparse_label_gradient,
     sparse_loss,
 )
-from .._math.primitives import maximum, widen
+from .._math.primitives import maximum, where, widen
+from .device import to_int32
 from .examples import (
     add_class,
     add_states,
@@ -31,137 +35,210 @@ from .examples import (
     finish_wide,
     inverse_of,
     label_of,
+    lanes_sum,
+    merge_lanes,
+    merged,
     moved,
     no_classes,
     place_of,
+    put_state,
     scaled_down,
     start_of,
+    take_state,
     wide_state,
     write_loss,
 )
 
-DENSE = GRADIENT = LABEL_GRADIENT = False
-WIDTH = GROUPS = HELD = SHARED = THREADS = 0
+DENSE = GRADIENT = LABEL_GRADIENT = ONCE = False
+WIDTH = THREADS = HELD = VECTORS = LANES = WARPS = SHARED = PLACES = SUMS = 0
 NUMBER: Any = None
 ZERO: Any = None
 NAN: Any = None
 LOWEST: Any = None
-MASKED: Any = None
-load_logit: Any = None
-load_label: Any = None
-store_logit: Any = None
-store_label: Any = None
+EXP_SCALE: Any = None
+read_logits: Any = None
+read_labels: Any = None
+write_d_logits: Any = None
+write_d_labels: Any = None
+_WARP = 32
+COLUMNS = 8
+"""How many neighbours a warp has."""
+TURNS = 4
+"""How many threads of a warp share an example."""
 _NONE = np.int64(0)
-_NO_CLASS = np.int64(-1)
 
 
-def _merge_threads(state: State, thread: int, column: int) -> State:
-    """The state of an example from those of the threads that share it, in their order."""
-    shared = cuda.shared.array(SHARED, NUMBER)
-    shared[thread] = state.top
-    shared[THREADS + thread] = state.count
-    shared[2 * THREADS + thread] = state.rest
+def _add_tile(
+    x: Any, labels: Any, chosen: Any, sums: Any, z: Any, first: int, left: int, begins: bool
+) -> None:
+    """Add a tile to the states of a thread's examples; find the logits of their labels."""
+    size = 0
     if DENSE:
-        shared[3 * THREADS + thread] = state.dot
-        shared[4 * THREADS + thread] = state.mass
-        shared[5 * THREADS + thread] = state.drop
-        shared[6 * THREADS + thread] = state.size
-    cuda.syncthreads()
-    top = LOWEST
-    for i in range(WIDTH):
-        top = maximum(top, shared[i * GROUPS + column])
-    total = no_classes(top)
-    dot, mass, drop, size = ZERO, ZERO, ZERO, ZERO
-    for i in range(WIDTH):
-        at = i * GROUPS + column
+        for k in range(VECTORS):
+            size += 1 if k * WIDTH < left else 0
+    for i in range(LANES):
+        top = LOWEST if begins else sums[i]
+        for k in range(VECTORS):
+            top = maximum(top, x[k * LANES + i])
+        tile = no_classes(top)
+        for k in range(VECTORS):
+            s = k * LANES + i
+            tile, _ = add_class(tile, x[s], labels[s] if DENSE else ZERO, k * WIDTH < left)
+            if not DENSE:
+                z[i] = where(first + to_int32(k * WIDTH) == chosen[i], x[s], z[i])
+        tile = scaled_down(tile, NUMBER(size))
+        if not begins:
+            tile = add_states(moved(take_state(sums, i, LANES), top), tile)
+        put_state(sums, i, LANES, tile)
+
+
+def _merge(sums: Any, z: Any, warp: int, lane: int) -> None:
+    """Make the states of a thread's examples those of all threads that share them."""
+    for i in range(LANES):
+        put_state(sums, i, LANES, merge_lanes(take_state(sums, i, LANES)))
+        if not DENSE:
+            z[i] = lanes_sum(z[i])
+    if WIDTH > TURNS:
+        shared = cuda.shared.array(SHARED, NUMBER)
+        column, turn = lane % COLUMNS, lane // COLUMNS
+        if turn == 0:
+            for i in range(LANES):
+                at = (warp * LANES + i) * COLUMNS + column
+                put_state(shared, at, PLACES, take_state(sums, i, LANES))
+                if not DENSE:
+                    shared[np.uint64(3 * PLACES + at)] = z[i]
+        cuda.syncthreads()
+        for i in range(LANES):
+            at = (turn * LANES + i) * COLUMNS + column
+            total = take_state(shared, at, PLACES)
+            if not DENSE:
+                z[i] = shared[np.uint64(3 * PLACES + at)]
+            for other in range(turn + TURNS, WARPS, TURNS):
+                at = (other * LANES + i) * COLUMNS + column
+                total = merged(total, take_state(shared, at, PLACES))
+                if not DENSE:
+                    z[i] += shared[np.uint64(3 * PLACES + at)]
+            put_state(sums, i, LANES, merge_lanes(total))
+            if not DENSE:
+                z[i] = lanes_sum(z[i])
+
+
+def _write_loss(
+    task: Any, sums: Any, z: Any, chosen: Any, first: int, i: int, place: tuple[int, int, int]
+) -> None:
+    """The loss of example i of a thread, one of those from `first` on, in one of four threads."""
+    state, logit, label = take_state(sums, first, LANES), z[first], chosen[first]
+    # A dynamic index would put the arrays into memory.
+    for other in range(1, min(TURNS, LANES)):
+        here = i == first + other
+        there = take_state(sums, first + other, LANES)
+        state = State(
+            where(here, there.top, state.top),
+            where(here, there.count, state.count),
+            where(here, there.rest, state.rest),
+            ZERO,
+            where(here, there.dot, state.dot),
+            ZERO,
+            where(here, there.mass, state.mass),
+            ZERO,
+            where(here, there.drop, state.drop),
+            ZERO,
+            where(here, there.size, state.size),
+        )
+        logit = where(here, z[first + other], logit)
+        label = chosen[first + other] if here else label
+    if i < first + min(TURNS, LANES):
+        row = finish_wide(state)
         if DENSE:
-            dot = shared[3 * THREADS + at]
-            mass = shared[4 * THREADS + at]
-            drop = shared[5 * THREADS + at]
-            size = shared[6 * THREADS + at]
-        part = State(
-            shared[at], shared[THREADS + at], shared[2 * THREADS + at],
-            ZERO, dot, ZERO, mass, ZERO, drop, ZERO, size,
-        )  # fmt: skip
-        total = add_states(total, moved(part, top))
-    return total
+            loss = dense_loss(wide_state(state), row, widen(task.keep), widen(task.uniform))
+        else:
+            loss = sparse_loss(widen(logit if label >= 0 else NAN), row)
+        write_loss(task, place[0] + i, place[1], place[2] + i, loss)
 
 
 def columns(task: Any) -> None:
-    """Losses, and gradients if they are wanted, of ``GROUPS`` examples a block."""
-    thread = np.int64(cuda.threadIdx.x)
-    column, turn = thread % GROUPS, thread // GROUPS
-    example = np.int64(cuda.blockIdx.x) * GROUPS + column
+    """Losses, and gradients if they are wanted, of some examples a block."""
+    thread, block = np.int64(cuda.threadIdx.x), np.int64(cuda.blockIdx.x)
+    warp, lane = thread // _WARP, thread % _WARP
+    unit = block * (THREADS // (COLUMNS * WIDTH)) + thread // (COLUMNS * WIDTH)
+    example = (unit * COLUMNS + lane % COLUMNS) * LANES
+    turn = lane // COLUMNS
+    if WIDTH > TURNS:
+        turn += warp * TURNS
     live = example < task.outer * task.inner
     outer, inner = place_of(task, example if live else _NONE)
     classes = task.classes if live else _NONE
     address, step = start_of(task.logits, outer, inner), task.logits.classes
     at, by = start_of(task.labels, outer, inner), task.labels.classes
-    label = _NO_CLASS
-    if not DENSE and live:
-        label = label_of(task, outer, inner)
 
     x = cuda.local.array(HELD, NUMBER)
     labels = cuda.local.array(HELD, NUMBER)
-    state = no_classes(LOWEST)
-    for c in range(turn * HELD, classes, WIDTH * HELD):
-        top = state.top
-        for s in range(HELD):
-            x[s] = load_logit(address + (c + s) * step) if c + s < classes else MASKED
-        for s in range(HELD):
-            if DENSE:
-                labels[s] = load_label(at + (c + s) * by) if c + s < classes else ZERO
-            top = maximum(top, x[s])
-        tile = no_classes(top)
-        for s in range(HELD):
-            tile, _ = add_class(tile, x[s], labels[s] if DENSE else ZERO, c + s < classes)
-        state = add_states(moved(state, top), scaled_down(tile))
-    if WIDTH > 1:
-        state = _merge_threads(state, thread, column)
-
-    owner, z = turn == 0, NAN
-    if not DENSE and label >= 0:
-        owner = turn == label // HELD % WIDTH
-        if owner:
-            z = load_logit(address + label * step)
-    if owner and live:
-        row = finish_wide(state)
+    sums = cuda.local.array(SUMS, NUMBER)
+    z = cuda.local.array(LANES, NUMBER)
+    chosen = cuda.local.array(LANES, types.int32)
+    for i in range(LANES):
+        z[i], chosen[i] = ZERO, to_int32(-1)
+        if not DENSE and live:
+            chosen[i] = to_int32(label_of(task, outer, inner + i))
+    if ONCE:
+        read_logits(address, step, turn, classes, x)
         if DENSE:
-            loss = dense_loss(wide_state(state), row, widen(task.keep), widen(task.uniform))
-        else:
-            loss = sparse_loss(widen(z), row)
-        write_loss(task, example, outer, inner, loss)
+            read_labels(at, by, turn, classes, labels)
+        left = to_int32(classes - turn)
+        _add_tile(x, labels, chosen, sums, z, to_int32(turn), left, True)
+    else:
+        for i in range(LANES):
+            put_state(sums, i, LANES, no_classes(LOWEST))
+        for first in range(turn, classes, WIDTH * VECTORS):
+            read_logits(address, step, first, classes, x)
+            if DENSE:
+                read_labels(at, by, first, classes, labels)
+            left = to_int32(classes - first)
+            _add_tile(x, labels, chosen, sums, z, to_int32(first), left, False)
+    _merge(sums, z, warp, lane)
+    if live and turn < TURNS:
+        place = (example, outer, inner)
+        _write_loss(task, sums, z, chosen, 0, turn, place)
+        if LANES > TURNS:
+            _write_loss(task, sums, z, chosen, TURNS, TURNS + turn, place)
     if not GRADIENT:
         return
 
-    factor = factor_of(task, outer, inner)
-    inverse = inverse_of(state)
-    if not DENSE and label < 0:
-        inverse = NAN
-    keep, uniform = NUMBER(task.keep), NUMBER(task.uniform)
+    factors = cuda.local.array(LANES, NUMBER)
+    inverses = cuda.local.array(LANES, NUMBER)
+    log_sums = cuda.local.array(LANES, NUMBER)
+    for i in range(LANES):
+        factors[i] = factor_of(task, outer, inner + i)
+        state = take_state(sums, i, LANES)
+        inverses[i] = inverse_of(state) * EXP_SCALE
+        if not DENSE and chosen[i] < 0:
+            inverses[i] = NAN
+        if LABEL_GRADIENT:
+            log_sums[i] = NUMBER(finish_wide(state).log_sum)
     to, to_step = start_of(task.d_logits, outer, inner), task.d_logits.classes
-    log_sum = ZERO
-    if LABEL_GRADIENT:
-        log_sum = NUMBER(finish_wide(state).log_sum)
-        l_to, l_step = start_of(task.d_labels, outer, inner), task.d_labels.classes
-    for c in range(turn * HELD, classes, WIDTH * HELD):
-        for s in range(HELD):
-            x[s] = load_logit(address + (c + s) * step) if c + s < classes else MASKED
+    l_to, l_step = start_of(task.d_labels, outer, inner), task.d_labels.classes
+    keep, uniform = NUMBER(task.keep), NUMBER(task.uniform)
+    y = cuda.local.array(HELD, NUMBER)
+    # One turn if all is held.
+    for first in range(turn, classes, WIDTH * VECTORS):
+        if not ONCE:
+            read_logits(address, step, first, classes, x)
             if DENSE:
-                labels[s] = load_label(at + (c + s) * by) if c + s < classes else ZERO
-        for s in range(HELD):
-            if c + s < classes:
-                if LABEL_GRADIENT:
-                    d_label = label_gradient(x[s], state.top, log_sum, factor)
-                    store_label(l_to + (c + s) * l_step, d_label)
-                if task.d_logits.address != 0:
-                    e = exp(x[s] - state.top)
-                    if DENSE:
-                        smoothed = smooth(labels[s], keep, uniform)
-                        gradient = dense_gradient(e, inverse, smoothed, factor)
-                    else:
-                        gradient = sparse_gradient(e, inverse, factor)
-                    store_logit(to + (c + s) * to_step, gradient)
-    if not DENSE and owner and label >= 0:
-        p = exp(z - state.top) * inverse
-        store_logit(to + label * to_step, sparse_label_gradient(p, factor))
+                read_labels(at, by, first, classes, labels)
+        if LABEL_GRADIENT:
+            for s in range(HELD):
+                i = s % LANES
+                y[s] = label_gradient(x[s], sums[i], log_sums[i], factors[i])
+            write_d_labels(l_to, l_step, first, classes, y)
+        if task.d_logits.address != 0:
+            for s in range(HELD):
+                i = s % LANES
+                _, e = exp_of_class(x[s], sums[i])
+                if DENSE:
+                    label = smooth(labels[s], keep, uniform)
+                    y[s] = dense_gradient(e, inverses[i], label, factors[i])
+                else:
+                    y[s] = sparse_gradient(e, inverses[i], factors[i])
+                    if to_int32(first) + to_int32(s // LANES * WIDTH) == chosen[i]:
+                        y[s] = sparse_label_gradient(e * inverses[i], factors[i])
+            write_d_logits(to, to_step, first, classes, y)

@@ -104,11 +104,15 @@ def exp2(typing: Any, x: Any) -> Any:
 
 @intrinsic
 def reciprocal(typing: Any, x: Any) -> Any:
-    """``1 / x``: within 1 ulp in float32, where x must be normal; rounded in float64."""
+    """``1 / x``: nearly rounded in float32, where x must be normal; rounded in float64."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         if x is types.float32:
-            return _assembly(builder, _F32, "rcp.approx.ftz.f32 $0, $1;", "=f,f", *args)
+            near = _assembly(builder, _F32, "rcp.approx.ftz.f32 $0, $1;", "=f,f", *args)
+            # One step of Newton's: the instruction alone may be wrong by a unit.
+            minus = builder.fsub(ir.Constant(_F32, -0.0), near)
+            rest = _call(builder, "llvm.fma.f32", _F32, args[0], minus, ir.Constant(_F32, 1.0))
+            return _call(builder, "llvm.fma.f32", _F32, near, rest, near)
         return _assembly(builder, _F64, "rcp.rn.f64 $0, $1;", "=d,d", *args)
 
     return x(x), generate
@@ -158,6 +162,39 @@ def widen(typing: Any, x: Any) -> Any:
         return context.cast(builder, args[0], x, types.float64)
 
     return types.float64(x), generate
+
+
+# ---- clusters of blocks ----------------------------------------------------------------------
+
+
+@intrinsic
+def cluster_barrier(typing: Any) -> Any:
+    """Wait until all threads of the cluster are here and see what they have written."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        text = "barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;"
+        kind = ir.FunctionType(ir.VoidType(), [])
+        builder.call(ir.InlineAsm(kind, text, "~{memory}", side_effect=True), [])
+
+    return types.void(), generate
+
+
+@intrinsic
+def remote(typing: Any, array: Any, index: Any, rank: Any) -> Any:
+    """An element of an array in the shared memory of a block of the cluster."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(array)(context, builder, args[0]).data
+        own = builder.ptrtoint(builder.gep(data, [args[1]]), _I64)
+        number, letter, size = (
+            (_F32, "f", 32) if array.dtype is types.float32 else (_F64, "d", 64)
+        )
+        text = f"{{.reg .u64 %there; mapa.u64 %there, $1, $2; ld.f{size} $0, [%there];}}"
+        kind = ir.FunctionType(number, [_I64, _I32])
+        code = ir.InlineAsm(kind, text, f"={letter},l,r,~{{memory}}", side_effect=True)
+        return builder.call(code, [own, builder.trunc(args[2], _I32)])
+
+    return array.dtype(array, types.int64, types.int64), generate
 
 
 # ---- memory ---------------------------------------------------------------------------------

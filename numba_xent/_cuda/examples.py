@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from .._math.compensated import total_of
 from .._math.constants import constants
 from .._math.cross_entropy import (
     Finished,
@@ -23,13 +22,14 @@ from .._math.cross_entropy import (
     exp_of_class,
     finish,
     is_below,
-    move,
 )
-from .._math.primitives import maximum, where, widen
-from .device import FULL_WARP, reciprocal
+from .._math.exponential import exp
+from .._math.primitives import fma, maximum, where, widen
+from .device import FULL_WARP, cluster_barrier, reciprocal, remote
 
 DENSE = False
-WARPS = 1
+WARPS = CLUSTER = 1
+SHARED = 0
 OFFSETS: tuple[int, ...] = ()
 SIZE = 0
 NUMBER: Any = None
@@ -46,8 +46,10 @@ load_scale: Any = None
 store_loss: Any = None
 store_raw_loss: Any = None
 RAW_SIZE = 0
+EXP_SCALE: Any = None
 _WARP = 32
-_SHARED = 7 * _WARP
+FIELDS = 7
+"""Numbers of a state in an array."""
 _NONE = np.int64(0)
 
 
@@ -72,13 +74,13 @@ def no_classes(top: Any) -> State:
     return State(top, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO)
 
 
-def scaled_down(state: State) -> State:
-    """A state whose sums were formed with scaled terms, as :mod:`.._math` forms them."""
+def scaled_down(state: State, size: Any) -> State:
+    """A state of `size` classes whose sums were formed with scaled terms."""
     c = constants(state.top)
     return State(
         state.top,
         state.count,
-        state.rest * c.scale_down,
+        state.rest * EXP_SCALE,
         ZERO,
         state.dot,
         ZERO,
@@ -86,25 +88,25 @@ def scaled_down(state: State) -> State:
         ZERO,
         state.drop * c.scale_up,
         ZERO,
-        state.size,
+        size,
     )
 
 
 def add_class(state: State, z: Any, label: Any, used: bool) -> tuple[State, Any]:
     """Add a class whose logit is not above the maximum, and its scaled exponential.
 
-    Sums are scaled until :func:`scaled_down`. An unused class has the logit -inf and the label 0.
+    Sums are scaled, and classes not counted, until :func:`scaled_down`. An unused class has the
+    logit -inf and the label 0.
     """
     d, e = exp_of_class(z, state.top)
     below = is_below(d)
     rest = add_exp(below, e, state.rest)
     count = count_top(below, state.count)
-    dot, mass, drop, size = state.dot, state.mass, state.drop, state.size
+    dot, mass, drop = state.dot, state.mass, state.drop
     if DENSE:
         dot, mass = add_label(d, label, dot, mass)
         drop = add_drop(d, used, drop)
-        size = where(used, size + ONE, size)
-    return State(state.top, count, rest, ZERO, dot, ZERO, mass, ZERO, drop, ZERO, size), e
+    return State(state.top, count, rest, ZERO, dot, ZERO, mass, ZERO, drop, ZERO, ZERO), e
 
 
 def add_states(a: State, b: State) -> State:
@@ -125,27 +127,36 @@ def add_states(a: State, b: State) -> State:
 
 
 def moved(state: State, top: Any) -> State:
-    """A state seen from a maximum that is not smaller.
+    """A state seen from a maximum that is not smaller: ``move`` of ``_math``, without low parts.
 
     What is not moved stays as it is, with infinite labels too; no classes may be moved infinitely.
     """
-    there = move(state, top)
+    shift = state.top - top
+    factor = exp(shift)
     stays = state.top == top
-    dot = where(stays, state.dot, total_of(there.dot, there.dot_low))
-    drop = where(stays | (state.size == ZERO), state.drop, total_of(there.drop, there.drop_low))
+    dot, drop = state.dot, state.drop
+    if DENSE:
+        dot = where(stays | (state.mass == ZERO), dot, fma(state.mass, shift, dot))
+        drop = where(stays | (state.size == ZERO), drop, fma(state.size, shift, drop))
     return State(
         top,
-        there.count,
-        total_of(there.rest, there.rest_low),
+        where(stays, state.count, ZERO),
+        fma(state.rest, factor, where(stays, ZERO, state.count * factor)),
         ZERO,
         dot,
         ZERO,
-        there.mass,
+        state.mass,
         ZERO,
         drop,
         ZERO,
-        there.size,
+        state.size,
     )
+
+
+def merged(a: State, b: State) -> State:
+    """The state of the classes of both."""
+    top = maximum(a.top, b.top)
+    return add_states(moved(a, top), moved(b, top))
 
 
 def lanes_maximum(x: Any) -> Any:
@@ -180,30 +191,61 @@ def merge_lanes(state: State) -> State:
     return add_lanes(moved(state, lanes_maximum(state.top)))
 
 
+def put_state(numbers: Any, at: int, by: int, state: State) -> None:
+    """Leave a state in an array: field f at ``at + f * by``."""
+    # A signed index is looked at whether it is negative.
+    numbers[np.uint64(at)] = state.top
+    numbers[np.uint64(at + by)] = state.count
+    numbers[np.uint64(at + 2 * by)] = state.rest
+    if DENSE:
+        numbers[np.uint64(at + 3 * by)] = state.dot
+        numbers[np.uint64(at + 4 * by)] = state.mass
+        numbers[np.uint64(at + 5 * by)] = state.drop
+        numbers[np.uint64(at + 6 * by)] = state.size
+
+
+def take_state(numbers: Any, at: int, by: int) -> State:
+    """Take it from there."""
+    dot, mass, drop, size = ZERO, ZERO, ZERO, ZERO
+    top, count = numbers[np.uint64(at)], numbers[np.uint64(at + by)]
+    rest = numbers[np.uint64(at + 2 * by)]
+    if DENSE:
+        dot, mass = numbers[np.uint64(at + 3 * by)], numbers[np.uint64(at + 4 * by)]
+        drop, size = numbers[np.uint64(at + 5 * by)], numbers[np.uint64(at + 6 * by)]
+    return State(top, count, rest, ZERO, dot, ZERO, mass, ZERO, drop, ZERO, size)
+
+
+def _take_remote_state(numbers: Any, at: int, rank: int) -> State:
+    """The same from the shared memory of a block of the cluster."""
+    dot, mass, drop, size = ZERO, ZERO, ZERO, ZERO
+    top, count = remote(numbers, at, rank), remote(numbers, at + WARPS, rank)
+    rest = remote(numbers, at + 2 * WARPS, rank)
+    if DENSE:
+        dot = remote(numbers, at + 3 * WARPS, rank)
+        mass = remote(numbers, at + 4 * WARPS, rank)
+        drop = remote(numbers, at + 5 * WARPS, rank)
+        size = remote(numbers, at + 6 * WARPS, rank)
+    return State(top, count, rest, ZERO, dot, ZERO, mass, ZERO, drop, ZERO, size)
+
+
 def merge_warps(state: State, warp: int, lane: int) -> State:
-    """The state of the whole block from that of each warp, in every thread: one barrier."""
-    shared = cuda.shared.array(_SHARED, NUMBER)
+    """The state of the whole block, or cluster, from that of each warp, in every thread."""
+    shared = cuda.shared.array(SHARED, NUMBER)
     if lane == 0:
-        shared[warp] = state.top
-        shared[_WARP + warp] = state.count
-        shared[2 * _WARP + warp] = state.rest
-        if DENSE:
-            shared[3 * _WARP + warp] = state.dot
-            shared[4 * _WARP + warp] = state.mass
-            shared[5 * _WARP + warp] = state.drop
-            shared[6 * _WARP + warp] = state.size
-    cuda.syncthreads()
-    top, count, rest, dot, mass, drop, size = LOWEST, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
-    if lane < WARPS:
-        top = shared[lane]
-        count = shared[_WARP + lane]
-        rest = shared[2 * _WARP + lane]
-        if DENSE:
-            dot = shared[3 * _WARP + lane]
-            mass = shared[4 * _WARP + lane]
-            drop = shared[5 * _WARP + lane]
-            size = shared[6 * _WARP + lane]
-    return merge_lanes(State(top, count, rest, ZERO, dot, ZERO, mass, ZERO, drop, ZERO, size))
+        put_state(shared, warp, WARPS, state)
+    if CLUSTER > 1:
+        cluster_barrier()
+    else:
+        cuda.syncthreads()
+    total = no_classes(LOWEST)
+    if CLUSTER > 1:
+        for i in range(lane, WARPS * CLUSTER, _WARP):
+            total = merged(total, _take_remote_state(shared, i % WARPS, i // WARPS))
+        # No block ends while another one reads its memory.
+        cluster_barrier()
+    elif lane < WARPS:
+        total = take_state(shared, lane, WARPS)
+    return merge_lanes(total)
 
 
 # ---- results --------------------------------------------------------------------------------

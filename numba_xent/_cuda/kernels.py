@@ -29,7 +29,7 @@ class Choice(NamedTuple):
     Attributes
     ----------
     family
-        ``rows``, ``split`` and then ``finish_split``, or ``columns``.
+        ``rows``, ``online``, ``split`` and then ``finish_split``, or ``columns``.
     dtype
         Of the logits.
     labels
@@ -39,11 +39,15 @@ class Choice(NamedTuple):
     label_gradient
         Whether there is one by the labels.
     width
-        How many threads share an example.
+        How many threads share an example: those of a cluster of blocks if more than a block has.
     threads
         How many threads a block has.
     elements
         How many logits a thread holds.
+    vectors
+        Whether memory is read and written 16 bytes at a time; else number by number.
+    once
+        Whether columns are held, so that logits are read once; rows always are.
     """
 
     family: str
@@ -54,6 +58,13 @@ class Choice(NamedTuple):
     width: int
     threads: int
     elements: int
+    vectors: bool = False
+    once: bool = True
+
+    @property
+    def cluster(self) -> int:
+        """How many blocks share an example."""
+        return max(1, self.width // self.threads)
 
     @property
     def name(self) -> str:
@@ -62,12 +73,13 @@ class Choice(NamedTuple):
         return (
             f"{self.family}_{self.dtype}_{self.labels}_{what}_"
             f"{self.width}_{self.threads}_{self.elements}"
+            f"{'_vectors' if self.vectors else ''}{'' if self.once else '_twice'}"
         )
 
 
-def _tile(name: str, number: str, choice: Choice, alike: bool, void: Any) -> dict[str, Any]:
+def _tile(name: str, number: str, choice: Choice, void: Any) -> dict[str, Any]:
     memory = storage(name, number)
-    lanes = VECTOR_BYTES // storage(choice.dtype, number).size
+    lanes = memory.lanes if choice.vectors else 1
     return specialise(
         tiles,
         {
@@ -75,9 +87,7 @@ def _tile(name: str, number: str, choice: Choice, alike: bool, void: Any) -> dic
             "VECTORS": choice.elements // lanes,
             "WORDS": choice.elements // lanes * 4,
             "LANES": lanes,
-            "SIZE": memory.size,
             "WIDTH": choice.width,
-            "ALIKE": alike,
             "MASKED": bool(void < 0),
             "VOID": void,
         },
@@ -91,6 +101,14 @@ def bindings(choice: Choice) -> dict[str, Any]:
     logits = storage(choice.dtype, number)
     dense = choice.labels != "sparse"
     minus_infinity = kind(-np.inf)
+    lanes = logits.lanes if choice.vectors else 1
+    warps = choice.threads // WARP
+    if choice.family == "columns":
+        offsets: tuple[int, ...] = (16, 8)
+        places = warps * lanes * columns.COLUMNS
+    else:
+        offsets = tuple(1 << i for i in reversed(range(min(choice.width, WARP).bit_length() - 1)))
+        places = warps
     names: dict[str, Any] = {
         **formulas(number),
         "reciprocal": reciprocal,
@@ -98,15 +116,19 @@ def bindings(choice: Choice) -> dict[str, Any]:
         "GRADIENT": choice.gradient,
         "LABEL_GRADIENT": choice.label_gradient,
         "WIDTH": choice.width,
-        "GROUPS": choice.threads // choice.width,
-        "WARPS": choice.threads // WARP,
-        "OFFSETS": tuple(1 << i for i in reversed(range(min(choice.width, WARP).bit_length() - 1))),
+        "GROUPS": max(1, choice.threads // choice.width),
+        "CLUSTER": choice.cluster,
+        "ONCE": choice.once,
+        "WARPS": warps,
+        "OFFSETS": offsets,
         "HELD": choice.elements,
-        "SLOTS": choice.elements + 2,
-        "VECTORS": choice.elements // logits.lanes,
+        "SLOTS": choice.elements + (lanes > 1),
+        "VECTORS": choice.elements // lanes,
         "THREADS": choice.threads,
-        "SHARED": 7 * choice.threads,
-        "LANES": logits.lanes,
+        "PLACES": places,
+        "SHARED": examples.FIELDS * places,
+        "SUMS": examples.FIELDS * lanes,
+        "LANES": lanes,
         "SIZE": logits.size,
         "RAW_SIZE": storage(number, number).size,
         "NUMBER": kind,
@@ -125,11 +147,11 @@ def bindings(choice: Choice) -> dict[str, Any]:
         "store_loss": storage(choice.dtype, "float64").store,
         "store_raw_loss": storage(number, "float64").store,
     }
-    tile = _tile(choice.dtype, number, choice, True, minus_infinity)
+    tile = _tile(choice.dtype, number, choice, minus_infinity)
     names["read_logits"], names["write_d_logits"] = tile["read"], tile["write"]
     name = choice.labels if dense else choice.dtype
     labels = storage(name, number)
-    tile = _tile(name, number, choice, name == choice.dtype, kind(0))
+    tile = _tile(name, number, choice, kind(0))
     names["read_labels"], names["write_d_labels"] = tile["read"], tile["write"]
     names["load_label"], names["store_label"] = labels.load, labels.store
     for module in (examples, spans):
@@ -137,7 +159,9 @@ def bindings(choice: Choice) -> dict[str, Any]:
     return names
 
 
-_MODULES = {"rows": rows, "split": split, "finish_split": split, "columns": columns}
+_MODULES = {
+    "rows": rows, "online": split, "split": split, "finish_split": split, "columns": columns,
+}  # fmt: skip
 
 
 _SUM = type_of(totals.Sum, ("weights",), ("divisor", "weight"))

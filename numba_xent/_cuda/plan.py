@@ -15,11 +15,10 @@ from .task import Task, Tensor
 MAX_PARTS = 32
 """Into so many parts a row is split at most: a warp merges them at once."""
 
-_WIDTHS = (8, 32, 128, 512)
-_MIN_THREADS = 128
-_COLUMN_CLASSES = 8  # of an example, that a thread reads at once
-_LARGEST = {"float64": 8}  # logits that a thread of rows holds at most, else 32
+_BLOCK = 512
+_CLUSTERS = (2, 4, 8)
 _MAX_BLOCKS = 2**31 - 1
+_MAX_CLASSES = 2**31 - 1
 
 NO_TENSOR = Tensor(0, 0, 0, 0)
 
@@ -30,6 +29,8 @@ class Meta(NamedTuple):
     dtype: str
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+    phase: int | None = None
+    """The address modulo 16, without which nothing is read 16 bytes at a time."""
 
 
 class Launch(NamedTuple):
@@ -45,6 +46,11 @@ class Launch(NamedTuple):
 
     choice: Choice
     grid: tuple[int, int]
+
+    @property
+    def cluster(self) -> int:
+        """How many blocks along x make a cluster."""
+        return self.choice.cluster
 
 
 class Plan(NamedTuple):
@@ -85,28 +91,59 @@ OPERANDS = ("logits", "labels", "d_logits", "d_labels", "weights", "upstream")
 """Operands of a problem in the order of :class:`.task.Task`."""
 
 
-def _rows_shape(dtype: str, classes: int, label_gradient: bool) -> tuple[int, int] | None:
+def _elements(dtype: str, labels: str, label_gradient: bool) -> int:
+    """How many logits a thread holds at most, so that nothing spills: 32 registers' worth."""
+    if dtype == "float64":
+        return 8 if labels == "sparse" else 4
+    return 16 if labels != "sparse" or label_gradient else 32
+
+
+def _rows_shape(lanes: int, classes: int, largest: int, clusters: bool) -> tuple[int, int] | None:
     """How many threads share a row and how many logits each holds; None if it is too long."""
-    lanes = 16 // SIZES[dtype]
-    for width in _WIDTHS:
-        # A block of 512 threads leaves each 128 registers: 32 logits would spill.
-        few = label_gradient or width == _WIDTHS[-1]
-        largest = _LARGEST.get(dtype, 16 if few else 32)
+    widths = [max(8, 2 * lanes), 32, 128, _BLOCK, *(_BLOCK * n for n in _CLUSTERS * clusters)]
+    for width in widths:
         for elements in (8, 16, 32):
-            if lanes <= elements <= largest and width * elements >= classes:
+            if lanes <= elements <= max(largest, lanes) and width * elements >= classes:
                 return width, elements
     return None
 
 
-def _columns_shape(classes: int) -> tuple[int, int]:
-    """How many threads share an example, and how many a block has."""
-    if classes <= 2 * _COLUMN_CLASSES:
-        return 1, 128
-    return (4, 128) if classes <= 16 * _COLUMN_CLASSES else (16, 512)
+def _columns_shape(lanes: int, classes: int, largest: int) -> tuple[int, int, bool]:
+    """How many threads share an example, how many logits each holds, and whether that is all."""
+    most = max(1, largest // lanes)
+    for width in (4, 16, 64):
+        for held in (1, 2, 4, 8):
+            if held <= most and width * held >= classes:
+                return width, held * lanes, True
+    return 64, min(8, most) * lanes, False
+
+
+def _in_vectors(rows: bool, found: dict[str, tuple[Meta, Tensor]], inner: int) -> bool:
+    """Whether all operands with classes can be moved 16 bytes at a time, and cut alike."""
+    first = found["logits"][0]
+    size, lanes = SIZES[first.dtype], 16 // SIZES[first.dtype]
+    for meta, at in found.values():
+        if meta.dtype != first.dtype or meta.phase is None or meta.phase != first.phase:
+            return False
+        mine, theirs = at[1:], found["logits"][1][1:]
+        if rows:
+            if at.classes != size or any((a - b) % 16 for a, b in zip(mine, theirs, strict=True)):
+                return False
+        elif (
+            at.inner != size or inner % lanes or meta.phase or at.outer % 16 or at.classes % 16
+        ):
+            return False
+    return True
 
 
 @functools.lru_cache(4096)
-def make_plan(axis: int, sparse: bool, metas: tuple[Meta | None, ...], processors: int) -> Plan:
+def make_plan(
+    axis: int,
+    sparse: bool,
+    metas: tuple[Meta | None, ...],
+    processors: int,
+    clusters: bool = False,
+) -> Plan:
     """The plan for operands in the order of ``OPERANDS``.
 
     Parameters
@@ -119,16 +156,21 @@ def make_plan(axis: int, sparse: bool, metas: tuple[Meta | None, ...], processor
         The operands; None where there is none. Labels, weights and upstream may be broadcast.
     processors
         How many multiprocessors the device has.
+    clusters
+        Whether blocks may read each other's shared memory: compute capability 9.0 and above.
 
     Raises
     ------
     ValueError
-        If the batch axes of an operand cannot be seen as two evenly strided axes.
+        If the batch axes of an operand cannot be seen as two evenly strided axes, or if there are
+        more classes than a kernel counts.
     """
     logits, labels = metas[0], metas[1]
     assert logits is not None
     assert labels is not None
     classes = logits.shape[axis]
+    if classes > _MAX_CLASSES:
+        raise ValueError(f"logits must have at most {_MAX_CLASSES} classes, got {classes}")
     batch = logits.shape[:axis] + logits.shape[axis + 1 :]
     strides: list[tuple[int, ...]] = []
     class_strides: list[int] = []
@@ -150,9 +192,16 @@ def make_plan(axis: int, sparse: bool, metas: tuple[Meta | None, ...], processor
             )
         found[name] = Tensor(0, *cut, step)
     examples = layout.outer * layout.inner
-    chosen = _choose(logits.dtype, "sparse" if sparse else labels.dtype, metas, classes,
-                     found["logits"].classes, examples, processors)  # fmt: skip
-    launches, parts = chosen
+    held = {
+        name: (meta, found[name])
+        for name, meta in present
+        if name in ("logits", "d_logits", "d_labels") or (name == "labels" and not sparse)
+    }
+    launches, parts = _choose(
+        held, "sparse" if sparse else labels.dtype, classes, layout.outer * layout.inner,
+        layout.inner, processors, clusters,
+    )  # fmt: skip
+    examples = layout.outer * layout.inner
     if any(launch.grid[0] > _MAX_BLOCKS for launch in launches):
         raise ValueError(f"logits have {examples} examples, more than one launch can compute")
     size = 8 if logits.dtype == "float64" else 4
@@ -164,26 +213,38 @@ def make_plan(axis: int, sparse: bool, metas: tuple[Meta | None, ...], processor
 
 
 def _choose(
-    dtype: str, labels: str, metas: Sequence[Meta | None], classes: int, step: int,
-    examples: int, processors: int,
+    held: dict[str, tuple[Meta, Tensor]], labels: str, classes: int, examples: int, inner: int,
+    processors: int, clusters: bool,
 ) -> tuple[tuple[Launch, ...], int]:  # fmt: skip
-    gradient, label_gradient = metas[2] is not None or metas[3] is not None, metas[3] is not None
-    if step != SIZES[dtype] and classes > 1:
-        width, threads = _columns_shape(classes)
-        choice = Choice("columns", dtype, labels, gradient, label_gradient, width, threads, 8)
-        return (Launch(choice, (-(-examples * width // threads), 1)),), 0
-    shape = _rows_shape(dtype, classes, label_gradient)
-    if shape is not None:
-        width, elements = shape
-        threads = max(width, _MIN_THREADS)
-        choice = Choice("rows", dtype, labels, gradient, label_gradient, width, threads, elements)
-        return (Launch(choice, (-(-examples * width // threads), 1)),), 0
-    elements = _LARGEST.get(dtype, 16)
-    parts = min(MAX_PARTS, max(1, 2 * processors // examples))
-    first, second = (
-        Choice(family, dtype, labels, gradient, label_gradient, 512, 512, elements)
-        for family in ("split", "finish_split")
-    )
-    # The first kernel is the same whatever gradients are wanted.
-    first = first._replace(gradient=False, label_gradient=False)
-    return (Launch(first, (examples, parts)), Launch(second, (examples, parts))), parts
+    """The kernels, and into how many parts they split a row (0 if they do not)."""
+    dtype = held["logits"][0].dtype
+    label_gradient = "d_labels" in held
+    gradient = label_gradient or "d_logits" in held
+    largest = _elements(dtype, labels, label_gradient)
+    rows = held["logits"][1].classes == SIZES[dtype] or classes == 1
+    vectors = _in_vectors(rows, held, inner)
+    lanes = 16 // SIZES[dtype] if vectors else 1
+    make = functools.partial(Choice, dtype=dtype, labels=labels, vectors=vectors)
+    wanted = {"gradient": gradient, "label_gradient": label_gradient}
+    if not rows:
+        width, elements, once = _columns_shape(lanes, classes, largest)
+        threads = max(128, 8 * width)
+        choice = make("columns", **wanted, width=width, threads=threads, elements=elements,
+                      once=once)  # fmt: skip
+        blocks = -(-examples // (threads // width * lanes))
+        return (Launch(choice, (blocks, 1)),), 0
+    long = {"width": _BLOCK, "threads": _BLOCK, "elements": max(lanes, min(largest, 16)),
+            "once": False}  # fmt: skip
+    one_block = _BLOCK * largest
+    parts = min(MAX_PARTS, 2 * processors // max(examples, 1))
+    if classes > one_block and parts > 1 and examples * _CLUSTERS[-1] < processors:
+        first = make("split", gradient=False, label_gradient=False, **long)
+        second = make("finish_split", **wanted, **long)
+        return (Launch(first, (examples, parts)), Launch(second, (examples, parts))), parts
+    shape = _rows_shape(lanes, classes, largest, clusters)
+    if shape is None:
+        return (Launch(make("online", **wanted, **long), (examples, 1)),), 0
+    width, elements = shape
+    threads = min(max(width, 128), _BLOCK)
+    choice = make("rows", **wanted, width=width, threads=threads, elements=elements)
+    return (Launch(choice, (-(-examples * width // threads), 1)),), 0

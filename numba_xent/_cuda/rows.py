@@ -1,8 +1,9 @@
-"""Rows: an example's classes in the registers of a few threads, a warp or a block.
+"""Rows: an example's classes in the registers of a few threads, a warp, a block or a cluster.
 
-Each logit is read once and each gradient written once, whatever the alignment: up to a vector's
-worth of classes at either end are two numbers more for each thread. Nothing is shared between
-examples, and what a thread overwrites it has read itself: the gradient may replace the logits.
+Each logit is read once and each gradient written once, whatever the alignment. Nothing is shared
+between examples, and what a thread overwrites it has read itself: the gradient may replace the
+logits. A row that is too long for the registers of a block lies in those of up to eight blocks,
+which read each other's sums (compute capability 9.0).
 """
 
 from __future__ import annotations
@@ -12,11 +13,9 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from .._math.constants import constants
 from .._math.cross_entropy import (
     dense_gradient,
     dense_loss,
-    exp,
     exp_of_class,
     label_gradient,
     smooth,
@@ -24,6 +23,7 @@ from .._math.cross_entropy import (
     sparse_label_gradient,
     sparse_loss,
 )
+from .._math.exponential import exp
 from .._math.primitives import maximum, widen
 from .examples import (
     add_class,
@@ -41,56 +41,55 @@ from .examples import (
     wide_state,
     write_loss,
 )
-from .spans import (
-    cut,
-    edge_class,
-    is_used,
-    owner_of,
-    read_label_edges,
-    read_logit_edges,
-    write_label_edges,
-    write_logit_edges,
-)
+from .spans import cut, edge_class, is_used, owner_of, stride_of
 
 DENSE = GRADIENT = LABEL_GRADIENT = False
-WIDTH = GROUPS = HELD = SLOTS = 0
+WIDTH = THREADS = GROUPS = HELD = SLOTS = LANES = SIZE = 0
+CLUSTER = 1
 NUMBER: Any = None
 ZERO: Any = None
 NAN: Any = None
 LOWEST: Any = None
+MASKED: Any = None
+EXP_SCALE: Any = None
 read_logits: Any = None
 read_labels: Any = None
 write_d_logits: Any = None
 write_d_labels: Any = None
 load_logit: Any = None
+load_label: Any = None
 store_logit: Any = None
+store_label: Any = None
 _WARP = 32
 _NONE = np.int64(0)
 _NO_CLASS = np.int64(-1)
 
 
 def rows(task: Any) -> None:
-    """Losses, and gradients if they are wanted, of ``GROUPS`` examples a block."""
-    thread = np.int64(cuda.threadIdx.x)
-    lane = thread % WIDTH
-    example = np.int64(cuda.blockIdx.x) * GROUPS + thread // WIDTH
+    """Losses, and gradients if they are wanted, of ``GROUPS`` examples a block or one a cluster."""
+    thread, block = np.int64(cuda.threadIdx.x), np.int64(cuda.blockIdx.x)
+    if CLUSTER > 1:
+        lane, example = block % CLUSTER * THREADS + thread, block // CLUSTER
+    else:
+        lane, example = thread % WIDTH, block * GROUPS + thread // WIDTH
     live = example < task.outer * task.inner
     # Threads without an example go along: a warp exchanges numbers as a whole.
     outer, inner = place_of(task, example if live else _NONE)
-    address = start_of(task.logits, outer, inner)
-    step = task.logits.classes
-    span = cut(address, step, task.classes if live else _NONE)
+    address, step = start_of(task.logits, outer, inner), task.logits.classes
+    span = cut(address, task.classes if live else _NONE)
+    edge = edge_class(span, lane)
 
     x = cuda.local.array(SLOTS, NUMBER)
-    read_logits(address + span.head * step, step, lane, span.vectors, x)
-    read_logit_edges(address, step, span, lane, x, HELD)
     labels = cuda.local.array(SLOTS, NUMBER)
+    read_logits(address + span.head * step, stride_of(step), lane, span.vectors, x)
+    if LANES > 1:
+        x[HELD] = load_logit(address + edge * step) if edge >= 0 else MASKED
     label = _NO_CLASS
     if DENSE:
-        at = start_of(task.labels, outer, inner)
-        by = task.labels.classes
-        read_labels(at + span.head * by, by, lane, span.vectors, labels)
-        read_label_edges(at, by, span, lane, labels, HELD)
+        at, by = start_of(task.labels, outer, inner), task.labels.classes
+        read_labels(at + span.head * by, stride_of(by), lane, span.vectors, labels)
+        if LANES > 1:
+            labels[HELD] = load_label(at + edge * by) if edge >= 0 else ZERO
     elif live:
         label = label_of(task, outer, inner)
 
@@ -99,19 +98,21 @@ def rows(task: Any) -> None:
         top = maximum(top, x[s])
     top = lanes_maximum(top)
     state = no_classes(top)
+    size = 0
     for s in range(SLOTS):
-        used = edge_class(s - HELD, span, lane) >= 0 if s >= HELD else is_used(s, span, lane)
+        used = is_used(s, span, lane)
         state, e = add_class(state, x[s], labels[s] if DENSE else ZERO, used)
+        if DENSE and used and (s % LANES == 0 or s >= HELD):
+            size += LANES if s < HELD else 1
         if GRADIENT and not LABEL_GRADIENT:
             x[s] = e
-    state = add_lanes(scaled_down(state))
+    state = add_lanes(scaled_down(state, NUMBER(size)))
     if WIDTH > _WARP:
         state = merge_warps(state, thread // _WARP, thread % _WARP)
 
-    owner = lane == 0
-    z = NAN
+    owner, z = lane == 0, NAN
     if not DENSE and label >= 0:
-        owner = lane == owner_of(label, span, _NONE)
+        owner = lane == owner_of(label, span)
         if owner:
             z = load_logit(address + label * step)
     if owner and live:
@@ -129,32 +130,30 @@ def rows(task: Any) -> None:
     if not DENSE and label < 0:
         inverse = NAN
     if LABEL_GRADIENT:
-        row = finish_wide(state)
-        log_sum = NUMBER(row.log_sum)
+        log_sum = NUMBER(finish_wide(state).log_sum)
         y = cuda.local.array(SLOTS, NUMBER)
         for s in range(SLOTS):
             y[s] = label_gradient(x[s], state.top, log_sum, factor)
-        at = start_of(task.d_labels, outer, inner)
-        by = task.d_labels.classes
-        write_d_labels(at + span.head * by, by, lane, span.vectors, y)
-        write_label_edges(at, by, span, lane, y, HELD)
-        for s in range(SLOTS):
             x[s] = exp_of_class(x[s], state.top)[1]
+        at, by = start_of(task.d_labels, outer, inner), task.d_labels.classes
+        write_d_labels(at + span.head * by, stride_of(by), lane, span.vectors, y)
+        if LANES > 1 and edge >= 0:
+            store_label(at + edge * by, y[HELD])
         top = state.top
-    if task.d_logits.address == 0:
-        return
+        if task.d_logits.address == 0:
+            return
     # Exponentials are those below the maximum of the own warp.
-    to_probability = inverse * constants(top).scale_down * exp(top - state.top)
+    to_probability = inverse * EXP_SCALE * exp(top - state.top)
     keep, uniform = NUMBER(task.keep), NUMBER(task.uniform)
     for s in range(SLOTS):
         if DENSE:
             x[s] = dense_gradient(x[s], to_probability, smooth(labels[s], keep, uniform), factor)
         else:
             x[s] = sparse_gradient(x[s], to_probability, factor)
-    at = start_of(task.d_logits, outer, inner)
-    by = task.d_logits.classes
-    write_d_logits(at + span.head * by, by, lane, span.vectors, x)
-    write_logit_edges(at, by, span, lane, x, HELD)
+    at, by = start_of(task.d_logits, outer, inner), task.d_logits.classes
+    write_d_logits(at + span.head * by, stride_of(by), lane, span.vectors, x)
+    if LANES > 1 and edge >= 0:
+        store_logit(at + edge * by, x[HELD])
     if not DENSE and owner and label >= 0:
         p = exp(z - state.top) * inverse
         store_logit(at + label * by, sparse_label_gradient(p, factor))

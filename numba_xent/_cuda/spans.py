@@ -1,4 +1,9 @@
-"""How the classes of an example are cut into vectors, and which thread holds which class."""
+"""How the classes of a row are cut into vectors, and which thread holds which class.
+
+Vectors of 16 bytes begin at multiples of 16. The classes before and after them, fewer than a vector
+at either end, are one number more for some threads: the first ``LANES`` have those before, the next
+those after. Where a vector is a single number there are no such classes.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +13,14 @@ import numpy as np
 
 from .device import VECTOR_BYTES, to_int32
 
-WIDTH = HELD = LANES = SIZE = 0
-MASKED: Any = None
-ZERO: Any = None
-load_logit: Any = None
-load_label: Any = None
-store_logit: Any = None
-store_label: Any = None
+WIDTH = VECTORS = LANES = SIZE = HELD = 0
+NUMBER: Any = None
 _NONE = np.int64(0)
 _NO_CLASS = np.int64(-1)
 
 
 class Span(NamedTuple):
-    """How the classes of an example are cut into vectors.
+    """How the classes of a row are cut into vectors.
 
     Attributes
     ----------
@@ -40,65 +40,40 @@ class Span(NamedTuple):
     classes: int
 
 
-def cut(address: int, step: int, classes: int) -> Span:
-    """Cut so that the vectors of side-by-side classes begin at multiples of 16 bytes."""
+def cut(address: int, classes: int) -> Span:
+    """Cut a row; all operands that move as vectors are cut alike."""
     head = _NONE
-    if step == SIZE:
+    if LANES > 1:
         head = min(((-address) % VECTOR_BYTES) // SIZE, classes)
     vectors = (classes - head) // LANES
     return Span(head, vectors, head + vectors * LANES, classes)
 
 
-def edge_class(edge: int, span: Span, lane: int) -> int:
-    """The class before (0) or after (1) the vectors that is a thread's, or -1."""
-    c = lane + (span.tail if edge == 1 else _NONE)
-    end = span.classes if edge == 1 else span.head
+def stride_of(step: int) -> int:
+    """How far vectors are apart, whose classes are `step` bytes apart."""
+    return np.int64(VECTOR_BYTES) if LANES > 1 else step
+
+
+def edge_class(span: Span, lane: int) -> int:
+    """The class outside of vectors that is a thread's, or -1."""
+    if LANES == 1:
+        return _NO_CLASS
+    c = lane if lane < LANES else span.tail + lane - LANES
+    end = span.head if lane < LANES else span.classes
     return c if c < end else _NO_CLASS
 
 
 def is_used(s: int, span: Span, first: int) -> bool:
     """Whether the s-th number of a tile that begins with vector `first` is a class."""
+    if s >= HELD:
+        return edge_class(span, first) >= 0
     return s // LANES * WIDTH < to_int32(span.vectors - first)
 
 
-def read_logit_edges(address: int, step: int, span: Span, lane: int, numbers: Any, at: int) -> None:
-    """Read the classes outside of vectors: -inf where a thread has none."""
-    for edge in range(2):
-        c = edge_class(edge, span, lane)
-        numbers[at + edge] = load_logit(address + c * step) if c >= 0 else MASKED
-
-
-def read_label_edges(address: int, step: int, span: Span, lane: int, numbers: Any, at: int) -> None:
-    """Read their labels: 0 where a thread has none."""
-    for edge in range(2):
-        c = edge_class(edge, span, lane)
-        numbers[at + edge] = load_label(address + c * step) if c >= 0 else ZERO
-
-
-def write_logit_edges(
-    address: int, step: int, span: Span, lane: int, numbers: Any, at: int
-) -> None:
-    """Write the gradient of the classes outside of vectors."""
-    for edge in range(2):
-        c = edge_class(edge, span, lane)
-        if c >= 0:
-            store_logit(address + c * step, numbers[at + edge])
-
-
-def write_label_edges(
-    address: int, step: int, span: Span, lane: int, numbers: Any, at: int
-) -> None:
-    """The same for the gradient by labels."""
-    for edge in range(2):
-        c = edge_class(edge, span, lane)
-        if c >= 0:
-            store_label(address + c * step, numbers[at + edge])
-
-
-def owner_of(c: int, span: Span, first: int) -> int:
-    """The thread that holds a class, if the first vector it goes through is `first` + thread."""
+def owner_of(c: int, span: Span) -> int:
+    """The thread that holds a class."""
     if c < span.head:
         return c
     if c >= span.tail:
-        return c - span.tail
-    return ((c - span.head) // LANES - first) % WIDTH
+        return c - span.tail + LANES
+    return (c - span.head) // LANES % WIDTH

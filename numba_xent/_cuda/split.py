@@ -1,8 +1,9 @@
-"""Long rows in parts: several blocks for one example, as many classes as there may be.
+"""Long rows: more classes than registers hold, in tiles, read twice.
 
-The first kernel leaves the state of each part in memory, and with it the label's logit, which the
-gradient may overwrite. The second one merges the states of a row, once in each warp, and computes
-loss and gradient. Logits are read twice.
+``online`` gives each row a block, which reads it again while the caches may still hold it. Few rows
+are split over many blocks: ``split`` leaves the state of each part in memory, and with it the
+label's logit, which the gradient may overwrite; ``finish_split`` merges the states of a row, once in
+each warp, and computes loss and gradient.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from .._math.cross_entropy import (
     State,
     dense_gradient,
     dense_loss,
-    exp,
+    exp_of_class,
     label_gradient,
     smooth,
     sparse_gradient,
     sparse_label_gradient,
     sparse_loss,
 )
+from .._math.exponential import exp
 from .._math.primitives import maximum, widen
 from .examples import (
     add_class,
@@ -41,17 +43,7 @@ from .examples import (
     wide_state,
     write_loss,
 )
-from .spans import (
-    Span,
-    cut,
-    edge_class,
-    is_used,
-    owner_of,
-    read_label_edges,
-    read_logit_edges,
-    write_label_edges,
-    write_logit_edges,
-)
+from .spans import Span, cut, edge_class, is_used, owner_of, stride_of
 
 DENSE = GRADIENT = LABEL_GRADIENT = False
 WIDTH = HELD = VECTORS = LANES = RAW_SIZE = 0
@@ -59,40 +51,167 @@ NUMBER: Any = None
 ZERO: Any = None
 NAN: Any = None
 LOWEST: Any = None
+MASKED: Any = None
+EXP_SCALE: Any = None
 read_logits: Any = None
 read_labels: Any = None
 write_d_logits: Any = None
 write_d_labels: Any = None
 load_logit: Any = None
+load_label: Any = None
 load_number: Any = None
 store_number: Any = None
 store_logit: Any = None
+store_label: Any = None
 _WARP = 32
-_EDGES = 2
 _NO_CLASS = np.int64(-1)
 FIELDS = 8
 """Numbers of a part's state in memory; the last is the label's logit, in the first part."""
 
 
 def _vectors_of(part: int, parts: int, span: Span) -> tuple[int, Span]:
-    """The first vector of a part, and the span as if its last vector were the last of all."""
+    """The first vector of a part, and the span as if its last vector were the last of all.
+
+    Parts begin at multiples of ``WIDTH``: the same thread has a vector wherever it is.
+    """
     share = (span.vectors + parts - 1) // parts
+    share = (share + WIDTH - 1) // WIDTH * WIDTH
     first = min(part * share, span.vectors)
     return first, Span(span.head, min(first + share, span.vectors), span.tail, span.classes)
 
 
-def _add_tile(
-    state: State, x: Any, labels: Any, n: int, span: Span, first: int, edge: bool
-) -> State:
-    """Add a tile: the vectors from `first` on, or the classes at the edges."""
+def _add_tile(state: State, x: Any, labels: Any, span: Span, first: int) -> State:
+    """Add the tile of vectors from `first` on."""
     top = state.top
-    for s in range(n):
+    for s in range(HELD):
         top = maximum(top, x[s])
     tile = no_classes(top)
-    for s in range(n):
-        used = edge_class(s, span, first) >= 0 if edge else is_used(s, span, first)
+    size = 0
+    for s in range(HELD):
+        used = is_used(s, span, first)
         tile, _ = add_class(tile, x[s], labels[s] if DENSE else ZERO, used)
-    return add_states(moved(state, top), scaled_down(tile))
+        if DENSE and used and s % LANES == 0:
+            size += LANES
+    return add_states(moved(state, top), scaled_down(tile, NUMBER(size)))
+
+
+def _gather(task: Any, outer: int, inner: int, lane: int, part: int, parts: int) -> State:
+    """The state of a part of a row, in every thread."""
+    address, step = start_of(task.logits, outer, inner), task.logits.classes
+    at, by = start_of(task.labels, outer, inner), task.labels.classes
+    whole = cut(address, task.classes)
+    first, span = _vectors_of(part, parts, whole)
+    x = cuda.local.array(HELD, NUMBER)
+    labels = cuda.local.array(HELD, NUMBER)
+    state = no_classes(LOWEST)
+    edge = edge_class(whole, lane)
+    if LANES > 1 and part == 0 and edge >= 0:
+        z = load_logit(address + edge * step)
+        label = ZERO
+        if DENSE:
+            label = load_label(at + edge * by)
+        state, _ = add_class(no_classes(maximum(LOWEST, z)), z, label, True)
+        state = scaled_down(state, NUMBER(1))
+    for begin in range(first, span.vectors, WIDTH * VECTORS):
+        start = begin + lane
+        read_logits(address + span.head * step, stride_of(step), start, span.vectors, x)
+        if DENSE:
+            read_labels(at + span.head * by, stride_of(by), start, span.vectors, labels)
+        state = _add_tile(state, x, labels, span, start)
+    return merge_warps(merge_lanes(state), lane // _WARP, lane % _WARP)
+
+
+def _write_loss(task: Any, example: int, outer: int, inner: int, state: State, z: Any) -> None:
+    row = finish_wide(state)
+    if DENSE:
+        loss = dense_loss(wide_state(state), row, widen(task.keep), widen(task.uniform))
+    else:
+        loss = sparse_loss(widen(z), row)
+    write_loss(task, example, outer, inner, loss)
+
+
+def _gradient_of(e: Any, label: Any, inverse: Any, task: Any, factor: Any) -> Any:
+    if DENSE:
+        smoothed = smooth(label, NUMBER(task.keep), NUMBER(task.uniform))
+        return dense_gradient(e, inverse, smoothed, factor)
+    return sparse_gradient(e, inverse, factor)
+
+
+def _spread(
+    task: Any, outer: int, inner: int, lane: int, part: int, parts: int, state: State, label: int,
+    z: Any,
+) -> None:  # fmt: skip
+    """Write the gradients of a part of a row."""
+    factor = factor_of(task, outer, inner)
+    inverse = inverse_of(state)
+    if not DENSE and label < 0:
+        inverse = NAN
+    scaled = inverse * EXP_SCALE
+    address, step = start_of(task.logits, outer, inner), task.logits.classes
+    at, by = start_of(task.labels, outer, inner), task.labels.classes
+    to, to_step = start_of(task.d_logits, outer, inner), task.d_logits.classes
+    whole = cut(address, task.classes)
+    first, span = _vectors_of(part, parts, whole)
+    log_sum = ZERO
+    if LABEL_GRADIENT:
+        log_sum = NUMBER(finish_wide(state).log_sum)
+        l_to, l_step = start_of(task.d_labels, outer, inner), task.d_labels.classes
+    x = cuda.local.array(HELD, NUMBER)
+    y = cuda.local.array(HELD, NUMBER)
+    labels = cuda.local.array(HELD, NUMBER)
+    edge = edge_class(whole, lane)
+    if LANES > 1 and part == 0 and edge >= 0:
+        own = load_logit(address + edge * step)
+        own_label = ZERO
+        if DENSE:
+            own_label = load_label(at + edge * by)
+        if LABEL_GRADIENT:
+            d_label = label_gradient(own, state.top, log_sum, factor)
+            store_label(l_to + edge * l_step, d_label)
+        if task.d_logits.address != 0:
+            e = exp_of_class(own, state.top)[1]
+            store_logit(to + edge * to_step, _gradient_of(e, own_label, scaled, task, factor))
+    for begin in range(first, span.vectors, WIDTH * VECTORS):
+        start = begin + lane
+        read_logits(address + span.head * step, stride_of(step), start, span.vectors, x)
+        if DENSE:
+            read_labels(at + span.head * by, stride_of(by), start, span.vectors, labels)
+        if LABEL_GRADIENT:
+            for s in range(HELD):
+                y[s] = label_gradient(x[s], state.top, log_sum, factor)
+            write_d_labels(l_to + span.head * l_step, stride_of(l_step), start, span.vectors, y)
+        if task.d_logits.address != 0:
+            for s in range(HELD):
+                e = exp_of_class(x[s], state.top)[1]
+                x[s] = _gradient_of(e, labels[s] if DENSE else ZERO, scaled, task, factor)
+            write_d_logits(to + span.head * to_step, stride_of(to_step), start, span.vectors, x)
+    if not DENSE and label >= 0 and lane == owner_of(label, whole):
+        own_part = part == 0
+        if whole.head <= label < whole.tail:
+            own_part = first <= (label - whole.head) // LANES < span.vectors
+        if own_part:
+            p = exp(z - state.top) * inverse
+            store_logit(to + label * to_step, sparse_label_gradient(p, factor))
+
+
+def online(task: Any) -> None:
+    """The loss and the gradients of a row."""
+    lane, example = np.int64(cuda.threadIdx.x), np.int64(cuda.blockIdx.x)
+    outer, inner = place_of(task, example)
+    state = _gather(task, outer, inner, lane, 0, 1)
+    address, step = start_of(task.logits, outer, inner), task.logits.classes
+    label, z, owner = _NO_CLASS, NAN, lane == 0
+    if not DENSE:
+        label = label_of(task, outer, inner)
+        if label >= 0:
+            # Nobody else overwrites it.
+            owner = lane == owner_of(label, cut(address, task.classes))
+            if owner:
+                z = load_logit(address + label * step)
+    if owner:
+        _write_loss(task, example, outer, inner, state, z)
+    if GRADIENT:
+        _spread(task, outer, inner, lane, 0, 1, state, label, z)
 
 
 def split(task: Any) -> None:
@@ -100,26 +219,7 @@ def split(task: Any) -> None:
     lane = np.int64(cuda.threadIdx.x)
     example, part = np.int64(cuda.blockIdx.x), np.int64(cuda.blockIdx.y)
     outer, inner = place_of(task, example)
-    address, step = start_of(task.logits, outer, inner), task.logits.classes
-    at, by = start_of(task.labels, outer, inner), task.labels.classes
-    whole = cut(address, step, task.classes)
-    first, span = _vectors_of(part, task.parts, whole)
-    x = cuda.local.array(HELD, NUMBER)
-    labels = cuda.local.array(HELD, NUMBER)
-    state = no_classes(LOWEST)
-    if part == 0:
-        edges = cuda.local.array(_EDGES, NUMBER)
-        edge_labels = cuda.local.array(_EDGES, NUMBER)
-        read_logit_edges(address, step, whole, lane, edges, 0)
-        if DENSE:
-            read_label_edges(at, by, whole, lane, edge_labels, 0)
-        state = _add_tile(state, edges, edge_labels, _EDGES, whole, lane, True)
-    for begin in range(first, span.vectors, WIDTH * VECTORS):
-        read_logits(address + span.head * step, step, begin + lane, span.vectors, x)
-        if DENSE:
-            read_labels(at + span.head * by, by, begin + lane, span.vectors, labels)
-        state = _add_tile(state, x, labels, HELD, span, begin + lane, False)
-    state = merge_warps(merge_lanes(state), lane // _WARP, lane % _WARP)
+    state = _gather(task, outer, inner, lane, part, task.parts)
     if lane == 0:
         to = task.states + (example * task.parts + part) * FIELDS * RAW_SIZE
         store_number(to, state.top)
@@ -131,8 +231,8 @@ def split(task: Any) -> None:
         store_number(to + 6 * RAW_SIZE, state.size)
         if not DENSE and part == 0:
             label = label_of(task, outer, inner)
-            z = load_logit(address + label * step) if label >= 0 else NAN
-            store_number(to + 7 * RAW_SIZE, z)
+            at = start_of(task.logits, outer, inner) + label * task.logits.classes
+            store_number(to + 7 * RAW_SIZE, load_logit(at) if label >= 0 else NAN)
 
 
 def _merged(task: Any, example: int, lane: int) -> State:
@@ -150,19 +250,6 @@ def _merged(task: Any, example: int, lane: int) -> State:
     return merge_lanes(State(top, count, rest, ZERO, dot, ZERO, mass, ZERO, drop, ZERO, size))
 
 
-def _gradients(
-    x: Any, labels: Any, n: int, top: Any, to_probability: Any, task: Any, factor: Any
-) -> None:
-    """Turn logits into gradients."""
-    keep, uniform = NUMBER(task.keep), NUMBER(task.uniform)
-    for s in range(n):
-        e = exp(x[s] - top)
-        if DENSE:
-            x[s] = dense_gradient(e, to_probability, smooth(labels[s], keep, uniform), factor)
-        else:
-            x[s] = sparse_gradient(e, to_probability, factor)
-
-
 def finish_split(task: Any) -> None:
     """The loss of each row, and the gradients of each part."""
     lane = np.int64(cuda.threadIdx.x)
@@ -174,58 +261,6 @@ def finish_split(task: Any) -> None:
         label = label_of(task, outer, inner)
         z = load_number(task.states + (example * task.parts * FIELDS + 7) * RAW_SIZE)
     if lane == 0 and part == 0:
-        row = finish_wide(state)
-        if DENSE:
-            loss = dense_loss(wide_state(state), row, widen(task.keep), widen(task.uniform))
-        else:
-            loss = sparse_loss(widen(z), row)
-        write_loss(task, example, outer, inner, loss)
-    if not GRADIENT:
-        return
-    factor = factor_of(task, outer, inner)
-    inverse = inverse_of(state)
-    if not DENSE and label < 0:
-        inverse = NAN
-    address, step = start_of(task.logits, outer, inner), task.logits.classes
-    at, by = start_of(task.labels, outer, inner), task.labels.classes
-    to, to_step = start_of(task.d_logits, outer, inner), task.d_logits.classes
-    whole = cut(address, step, task.classes)
-    first, span = _vectors_of(part, task.parts, whole)
-    log_sum = ZERO
-    if LABEL_GRADIENT:
-        log_sum = NUMBER(finish_wide(state).log_sum)
-        l_to, l_step = start_of(task.d_labels, outer, inner), task.d_labels.classes
-    x = cuda.local.array(HELD, NUMBER)
-    y = cuda.local.array(HELD, NUMBER)
-    labels = cuda.local.array(HELD, NUMBER)
-    if part == 0:
-        edges = cuda.local.array(_EDGES, NUMBER)
-        edge_labels = cuda.local.array(_EDGES, NUMBER)
-        read_logit_edges(address, step, whole, lane, edges, 0)
-        if DENSE:
-            read_label_edges(at, by, whole, lane, edge_labels, 0)
-        if LABEL_GRADIENT:
-            for s in range(_EDGES):
-                y[s] = label_gradient(edges[s], state.top, log_sum, factor)
-            write_label_edges(l_to, l_step, whole, lane, y, 0)
-        if task.d_logits.address != 0:
-            _gradients(edges, edge_labels, _EDGES, state.top, inverse, task, factor)
-            write_logit_edges(to, to_step, whole, lane, edges, 0)
-    for begin in range(first, span.vectors, WIDTH * VECTORS):
-        read_logits(address + span.head * step, step, begin + lane, span.vectors, x)
-        if DENSE:
-            read_labels(at + span.head * by, by, begin + lane, span.vectors, labels)
-        if LABEL_GRADIENT:
-            for s in range(HELD):
-                y[s] = label_gradient(x[s], state.top, log_sum, factor)
-            write_d_labels(l_to + span.head * l_step, l_step, begin + lane, span.vectors, y)
-        if task.d_logits.address != 0:
-            _gradients(x, labels, HELD, state.top, inverse, task, factor)
-            write_d_logits(to + span.head * to_step, to_step, begin + lane, span.vectors, x)
-    if not DENSE and label >= 0 and lane == owner_of(label, whole, first):
-        own = part == 0
-        if whole.head <= label < whole.tail:
-            own = first <= (label - whole.head) // LANES < span.vectors
-        if own:
-            p = exp(z - state.top) * inverse
-            store_logit(to + label * to_step, sparse_label_gradient(p, factor))
+        _write_loss(task, example, outer, inner, state, z)
+    if GRADIENT:
+        _spread(task, outer, inner, lane, part, task.parts, state, label, z)

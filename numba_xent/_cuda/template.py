@@ -68,20 +68,23 @@ def entry(module: ModuleType, name: str, bindings: Mapping[str, Any]) -> Callabl
     return _copy(_functions(module)[name], {**vars(module), **bindings, **functions})
 
 
-def _exp_scaled_float32(d: Any) -> Any:
-    return device.exp2(d * _LOG2_E) * FLOAT32.scale_up
+def _exp_float32(d: Any) -> Any:
+    return device.exp2(d * _LOG2_E)
 
 
 @functools.cache
 def formulas(compute: str) -> Mapping[str, Any]:
     """The functions of ``_math`` for numbers of the compute dtype, by their names.
 
-    ``log_of_sum``, and so ``finish``, compute in float64 in either case.
+    ``log_of_sum``, and so ``finish``, compute in float64 in either case. In float32 ``exp_scaled``
+    does not scale: ``EXP_SCALE`` is what undoes the scaling.
     """
     values = FLOAT32 if compute == "float32" else FLOAT64
     names: dict[str, Any] = {**_PRIMITIVES, "constants": inlined(lambda x: values)}
+    names["EXP_SCALE"] = FLOAT64.scale_down
     if compute == "float32":
-        names["exp_scaled"] = inlined(_exp_scaled_float32)
+        names["exp"] = names["exp_scaled"] = inlined(_exp_float32)
+        names["EXP_SCALE"] = np.float32(1)
     for module in (compensated, exponential, cross_entropy):
         names.update(specialise(module, names))
     return names

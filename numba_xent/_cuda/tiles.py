@@ -1,8 +1,9 @@
-"""The classes of an example that one thread holds: read from memory and written to it.
+"""The vectors that one thread holds: read from memory and written to it.
 
-A tile is a local array of ``VECTORS`` vectors of ``LANES`` numbers. Where neighbouring classes lie
-side by side and a vector at a multiple of 16 bytes, it moves as one, else number by number. This is
-a template, specialised for the memory of logits and for that of labels.
+A vector is ``LANES`` numbers side by side: 16 aligned bytes, or a single number where operands lie
+in any other way. A tile is a local array of ``VECTORS`` of them; of those that begin at an address,
+`stride` bytes apart, a thread has every ``WIDTH``-th. This is a template, specialised for the memory
+of logits and for that of labels.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from typing import Any
 from numba import cuda
 from numba.cuda import types
 
-from .device import VECTOR_BYTES, to_int32
+from .device import to_int32
 
-VECTORS = WORDS = LANES = SIZE = WIDTH = 0
-ALIKE = MASKED = False
+VECTORS = WORDS = LANES = WIDTH = 0
+MASKED = False
 VOID: Any = None
 load: Any = None
 store: Any = None
@@ -25,44 +26,33 @@ unpack: Any = None
 store_vector: Any = None
 
 
-def _is_whole(address: int, step: int) -> bool:
-    """Whether vectors that begin at an address can be moved as one."""
-    return ALIKE and step == SIZE and address % VECTOR_BYTES == 0
-
-
-def read(address: int, step: int, first: int, vectors: int, numbers: Any) -> None:
-    """Read the vectors `first`, `first` + WIDTH, ... of those that begin at an address."""
+def read(address: int, stride: int, first: int, vectors: int, numbers: Any) -> None:
+    """Read the vectors `first`, `first` + WIDTH, ...: ``VOID`` where there are no more."""
     left = to_int32(vectors - first)
-    if _is_whole(address, step):
+    at = address + first * stride
+    if LANES > 1:
         words = cuda.local.array(WORDS, types.int32)
-        at = address + first * VECTOR_BYTES
         for k in range(VECTORS):
             if k * WIDTH < left:
-                load_words(at + k * WIDTH * VECTOR_BYTES, words, k)
+                load_words(at + k * WIDTH * stride, words, k)
             else:
                 no_words(words, k, MASKED)
         for k in range(VECTORS):
             unpack(words, k, numbers)
     else:
         for k in range(VECTORS):
-            at = address + (first + k * WIDTH) * LANES * step
-            for i in range(LANES):
-                numbers[k * LANES + i] = VOID
-                if k * WIDTH < left:
-                    numbers[k * LANES + i] = load(at + i * step)
+            numbers[k] = VOID
+            if k * WIDTH < left:
+                numbers[k] = load(at + k * WIDTH * stride)
 
 
-def write(address: int, step: int, first: int, vectors: int, numbers: Any) -> None:
+def write(address: int, stride: int, first: int, vectors: int, numbers: Any) -> None:
     """Write them."""
     left = to_int32(vectors - first)
-    if _is_whole(address, step):
-        at = address + first * VECTOR_BYTES
-        for k in range(VECTORS):
-            if k * WIDTH < left:
-                store_vector(at + k * WIDTH * VECTOR_BYTES, numbers, k)
-    else:
-        for k in range(VECTORS):
-            at = address + (first + k * WIDTH) * LANES * step
-            if k * WIDTH < left:
-                for i in range(LANES):
-                    store(at + i * step, numbers[k * LANES + i])
+    at = address + first * stride
+    for k in range(VECTORS):
+        if k * WIDTH < left:
+            if LANES > 1:
+                store_vector(at + k * WIDTH * stride, numbers, k)
+            else:
+                store(at + k * WIDTH * stride, numbers[k])

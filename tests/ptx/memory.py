@@ -9,10 +9,12 @@ import numpy as np
 GAP = 4096
 """Bytes around each buffer that nobody may touch."""
 
+SECTOR = 32
 _GRAIN = 2
 """Bytes that shadow memory keeps apart: no kernel writes less."""
 
-_NOBODY, _SEVERAL = -1, -2
+# Who touched a grain last: a thread, nobody, threads of one unit (_OF_UNIT - unit), or of several.
+_NOBODY, _SEVERAL, _OF_UNIT = -1, -2, -3
 
 
 class Fault(Exception):
@@ -22,106 +24,107 @@ class Fault(Exception):
 class Space:
     """A range of bytes and its shadow: what there is, what is initialised, who touched it.
 
-    Accesses are ordered if one thread makes them, or if threads of one block make them on either
-    side of a barrier. Of two accesses that are not, at least one a write, the second is a race.
+    Accesses are ordered if one thread makes them, or if threads of one unit (a block, or a cluster
+    of blocks) make them on either side of a barrier. Of two accesses that are not, at least one a
+    write, the second is a race.
     """
 
     def __init__(self, size: int, name: str) -> None:
         self.name = name
         self.bytes = np.zeros(size, np.uint8)
-        self.allowed = np.zeros(size, bool)
-        self.writable = np.zeros(size, bool)
-        self.known = np.zeros(size, bool)
-        self.forget()
+        self.allowed, self.writable, self.known = (np.zeros(size, bool) for _ in range(3))
+        self.forget(1)
 
-    def forget(self) -> None:
-        """Start a launch: nobody has touched anything."""
+    def forget(self, unit: int) -> None:
+        """Start a launch with units of so many threads: nobody has touched anything."""
+        self.unit = unit
         grains = -(-len(self.bytes) // _GRAIN)
-        self.writer = np.full(grains, _NOBODY, np.int64)
-        self.reader = np.full(grains, _NOBODY, np.int64)
-        # The block (plus epoch) of the last access, as its only one or as one of several.
-        self.write_time = np.zeros(grains, np.int64)
-        self.read_time = np.zeros(grains, np.int64)
-        self.read_block = np.full(grains, _NOBODY, np.int64)
-        self.write_block = np.full(grains, _NOBODY, np.int64)
+        self.writer, self.reader = (np.full(grains, _NOBODY, np.int64) for _ in range(2))
+        self.write_time, self.read_time = (np.zeros(grains, np.int64) for _ in range(2))
+        self.sectors = {kind: np.zeros(len(self.bytes) // SECTOR + 2, bool) for kind in ("ld", "st")}
 
-    def _places(self, at: np.ndarray, size: int, what: str) -> np.ndarray:
+    def _check_place(self, at: np.ndarray, size: int, what: str) -> None:
         if (at % size).any():
             raise Fault(f"{self.name}: {what} of {size} bytes at a misaligned address")
         inside = (at >= 0) & (at + size <= len(self.bytes))
         if not inside.all() or not self.allowed[at].all() or not self.allowed[at + size - 1].all():
             raise Fault(f"{self.name}: {what} of {size} bytes out of bounds")
-        return at
 
-    def load(self, at: np.ndarray, size: int, threads: np.ndarray, blocks: Any, times: Any) -> Any:
+    def _units(self, who: np.ndarray) -> np.ndarray:
+        return np.where(who >= 0, who // self.unit, _OF_UNIT - who)  # nobody and several: negative
+
+    def load(self, at: np.ndarray, size: int, threads: np.ndarray, times: np.ndarray) -> np.ndarray:
         """The `size` bytes at each offset, as rows of uint8."""
-        at = self._places(at, size, "read")
+        self._check_place(at, size, "read")
         places = at[:, None] + np.arange(size)
         if not self.known[places].all():
             raise Fault(f"{self.name}: read of {size} bytes that nobody has written")
-        for grain in _grains(at, size):
-            self._check(grain, self.writer, self.write_block, self.write_time, threads, blocks,
-                        times, "read of what another thread writes")  # fmt: skip
-            # The same thread again, or another one: then it is "several" from now on.
-            before = self.reader[grain]
-            fresh = (before == _NOBODY) | (
-                (self.read_block[grain] == blocks) & (self.read_time[grain] < times)
-            )
-            self.reader[grain] = np.where(fresh | (before == threads), threads, _SEVERAL)
-            mixed = self.reader[grain] != np.where(fresh | (before == threads), threads, _SEVERAL)
-            self.reader[grain[mixed]] = _SEVERAL
-            foreign = ~fresh & (self.read_block[grain] != blocks)
-            self.read_block[grain] = np.where(foreign, _SEVERAL, blocks)
-            other = ~foreign & (self.read_block[grain] != blocks)
-            self.read_block[grain[other]] = _SEVERAL
-            self.read_time[grain] = times
+        if self.writable[at].any():
+            grains, threads, times = _spread(at, size, threads, times)
+            self._check(self.writer[grains], self.write_time[grains], threads, times,
+                        "read of what another thread writes")  # fmt: skip
+            before, mine = self.reader[grains], threads // self.unit
+            theirs = self._units(before)
+            fresh = (before == _NOBODY) | ((theirs == mine) & (self.read_time[grains] < times))
+            new = np.where(theirs == mine, _OF_UNIT - mine, _SEVERAL)
+            new = np.where(fresh | (before == threads), threads, new)
+            self._note_readers(grains, new, mine)
+            self.read_time[grains] = times
         return self.bytes[places]
 
+    def _note_readers(self, grains: np.ndarray, new: np.ndarray, mine: np.ndarray) -> None:
+        self.reader[grains] = new
+        lost = self.reader[grains] != new
+        if not lost.any():
+            return
+        shared = np.isin(grains, grains[lost])
+        grains, new, mine = grains[shared], new[shared], _OF_UNIT - mine[shared]
+        self.reader[grains] = mine
+        self.reader[grains[(self.reader[grains] != mine) | (new == _SEVERAL)]] = _SEVERAL
+
     def store(
-        self, at: np.ndarray, data: np.ndarray, threads: np.ndarray, blocks: Any, times: Any
+        self, at: np.ndarray, data: np.ndarray, threads: np.ndarray, times: np.ndarray
     ) -> None:
         """Write rows of uint8."""
         size = data.shape[1]
-        at = self._places(at, size, "write")
+        self._check_place(at, size, "write")
         if not self.writable[at].all():
             raise Fault(f"{self.name}: write to read-only memory")
-        for grain in _grains(at, size):
-            self._check(grain, self.writer, self.write_block, self.write_time, threads, blocks,
-                        times, "two threads write the same place")  # fmt: skip
-            self._check(grain, self.reader, self.read_block, self.read_time, threads, blocks,
-                        times, "write to what another thread reads")  # fmt: skip
-            self.writer[grain] = threads
-            if (self.writer[grain] != threads).any():
-                raise Fault(f"{self.name}: race, two threads write the same place at once")
-            self.write_block[grain] = blocks
-            self.write_time[grain] = times
+        grains, who, when = _spread(at, size, threads, times)
+        self._check(self.writer[grains], self.write_time[grains], who, when,
+                    "two threads write the same place")  # fmt: skip
+        self._check(self.reader[grains], self.read_time[grains], who, when,
+                    "write to what another thread reads")  # fmt: skip
+        self.writer[grains] = who
+        if (self.writer[grains] != who).any():
+            raise Fault(f"{self.name}: race, two threads write the same place at once")
+        self.write_time[grains] = when
         places = at[:, None] + np.arange(size)
         self.bytes[places] = data
         self.known[places] = True
 
     def _check(
-        self, grain: Any, who: Any, block: Any, time: Any, threads: Any, blocks: Any, times: Any,
-        what: str,
-    ) -> None:  # fmt: skip
-        someone = (who[grain] != _NOBODY) & (who[grain] != threads)
-        ordered = (block[grain] == blocks) & (time[grain] < times)
-        bad = np.flatnonzero(someone & ~ordered)
+        self, who: np.ndarray, time: np.ndarray, threads: np.ndarray, times: np.ndarray, what: str
+    ) -> None:
+        ordered = (self._units(who) == threads // self.unit) & (time < times)
+        bad = np.flatnonzero((who != _NOBODY) & (who != threads) & ~ordered)
         if len(bad):
-            pair = f"{threads[bad[0]]} and {who[grain[bad[0]]]}"
+            pair = f"{threads[bad[0]]} and {who[bad[0]]}"
             raise Fault(f"{self.name}: race, {what} (threads {pair})")
 
 
-def _grains(at: np.ndarray, size: int) -> list[np.ndarray]:
-    return [at // _GRAIN + i for i in range(max(1, size // _GRAIN))]
+def _spread(at: np.ndarray, size: int, threads: np.ndarray, times: np.ndarray) -> list[np.ndarray]:
+    """The grains of all accesses, and the thread and the time of each."""
+    n = max(1, size // _GRAIN)
+    grains = (at // _GRAIN)[:, None] + np.arange(n)
+    return [grains.reshape(-1), np.repeat(threads, n), np.repeat(times, n)]
 
 
 class Memory:
     """Global memory: buffers far apart, at addresses of one's choice modulo 256."""
 
     def __init__(self) -> None:
-        self._parts: list[tuple[int, np.ndarray, bool, bool]] = []
-        self._end = 1 << 32
-        self.base = self._end
+        self._end = self.base = 1 << 32
         self.space = Space(0, "global memory")
 
     def buffer(
@@ -142,28 +145,18 @@ class Memory:
         """
         assert content.flags.c_contiguous
         address = -(-(self._end + GAP) // 256) * 256 + offset
-        self._parts.append((address, content.reshape(-1).view(np.uint8), writable, known))
         self._end = address + content.nbytes
-        self._fill()
-        return address
-
-    def _fill(self) -> None:
-        old = self.space
-        space = Space(self._end + GAP - self.base, "global memory")
-        n = len(old.bytes)
-        for name in ("bytes", "allowed", "writable", "known"):
+        old, n = self.space, len(self.space.bytes)
+        space = self.space = Space(self._end + GAP - self.base, "global memory")
+        here = slice(address - self.base, self._end - self.base)
+        new = {"bytes": content.reshape(-1).view(np.uint8), "allowed": True, "writable": writable,
+               "known": known}  # fmt: skip
+        for name, value in new.items():
             getattr(space, name)[:n] = getattr(old, name)
-        address, content, writable, known = self._parts[-1]
-        here = slice(address - self.base, address - self.base + len(content))
-        space.bytes[here] = content
-        space.allowed[here] = True
-        space.writable[here] = writable
-        space.known[here] = known
-        self.space = space
+            getattr(space, name)[here] = value
+        return address
 
     def read(self, address: int, shape: Any, dtype: Any) -> np.ndarray:
         """A copy of what lies at an address."""
-        count = int(np.prod(shape, dtype=int))
-        at = address - self.base
-        raw = self.space.bytes[at : at + count * np.dtype(dtype).itemsize]
-        return raw.copy().view(dtype).reshape(shape)
+        at, size = address - self.base, int(np.prod(shape, dtype=int)) * np.dtype(dtype).itemsize
+        return self.space.bytes[at : at + size].copy().view(dtype).reshape(shape)

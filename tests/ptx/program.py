@@ -133,7 +133,7 @@ def parse(text: str) -> Program:
     if ".local" in body:
         raise NotImplementedError("local memory")
     for line in re.split(r";|(?<=:)\s*\n", body):
-        statement = " ".join(line.split())
+        statement = " ".join(line.replace("{.reg", ".reg").split()).lstrip("} ")
         while found := re.match(r"(\$\w+):\s*", statement):
             program.labels[found[1]] = len(program.instructions)
             statement = statement[found.end() :]
