@@ -80,6 +80,7 @@ def solve(
     label_offset: int | None = None,
     gradient_offset: int | None = None,
     approx_ulp: int = 0,
+    approx_sign: int = 0,
     processors: int = PROCESSORS,
     clusters: bool = True,
     programs: Any = program,
@@ -100,8 +101,8 @@ def solve(
         Whether the gradient replaces the logits.
     offset, label_offset, gradient_offset
         How far from a multiple of 256 bytes each array begins.
-    approx_ulp
-        How wrong approximate instructions are.
+    approx_ulp, approx_sign
+        How wrong approximate instructions are, and in which direction.
     processors, clusters
         What the GPU has.
     programs
@@ -141,7 +142,7 @@ def solve(
     batch = logits.shape[:axis] + logits.shape[axis + 1 :]
     loss = np.zeros(batch, (np.float64 if wide else np.float32) if raw else logits.dtype)
     metas = tuple(meta(arrays[n], at[n]) for n in OPERANDS)
-    plan = make_plan(axis, sparse, metas, processors, clusters)
+    plan = make_plan(axis, sparse, metas, processors, clusters, smoothing != 0.0)
     states = memory.buffer(np.zeros(plan.states_bytes, np.uint8), writable=True, known=False)
     losses = memory.buffer(loss, writable=True, known=False)
     task = plan.task(
@@ -159,18 +160,20 @@ def solve(
         },
     )
     counts = [
-        run(programs(launch.choice), memory, launch, task, approx_ulp) for launch in plan.launches
+        run(programs(launch.choice), memory, launch, task, approx_ulp, approx_sign)
+        for launch in plan.launches
     ]
     grads = {name: view_of(memory, at[f"d_{name}"], outputs[name]) for name in wrt}
     return Solution(memory.read(losses, batch, loss.dtype), grads, plan, counts)
 
 
 def run(
-    kernel: ptx.Program, memory: ptx.Memory, launch: Launch, task: Any, approx_ulp: int = 0
-) -> ptx.Counts:
+    kernel: ptx.Program, memory: ptx.Memory, launch: Launch, task: Any, approx_ulp: int = 0,
+    approx_sign: int = 0,
+) -> ptx.Counts:  # fmt: skip
     """Execute one launch."""
     threads = (launch.choice.threads,)
     return ptx.launch(
         kernel, memory, launch.grid, threads, flat(task),
-        cluster=launch.cluster, approx_ulp=approx_ulp,
+        cluster=launch.cluster, approx_ulp=approx_ulp, approx_sign=approx_sign,
     )  # fmt: skip

@@ -18,15 +18,12 @@ from numba.cuda import types
 from .._math.cross_entropy import (
     State,
     dense_gradient,
-    dense_loss,
     exp_of_class,
     label_gradient,
-    smooth,
     sparse_gradient,
     sparse_label_gradient,
-    sparse_loss,
 )
-from .._math.primitives import maximum, where, widen
+from .._math.primitives import maximum, where
 from .device import to_int32
 from .examples import (
     add_class,
@@ -34,8 +31,10 @@ from .examples import (
     factor_of,
     finish_wide,
     inverse_of,
+    label_for_gradient,
     label_of,
     lanes_sum,
+    loss_of,
     merge_lanes,
     merged,
     moved,
@@ -45,11 +44,10 @@ from .examples import (
     scaled_down,
     start_of,
     take_state,
-    wide_state,
     write_loss,
 )
 
-DENSE = GRADIENT = LABEL_GRADIENT = ONCE = False
+DENSE = SMOOTH = GRADIENT = LABEL_GRADIENT = ONCE = False
 WIDTH = THREADS = HELD = VECTORS = LANES = WARPS = SHARED = PLACES = SUMS = 0
 NUMBER: Any = None
 ZERO: Any = None
@@ -73,7 +71,7 @@ def _add_tile(
 ) -> None:
     """Add a tile to the states of a thread's examples; find the logits of their labels."""
     size = 0
-    if DENSE:
+    if SMOOTH:
         for k in range(VECTORS):
             size += 1 if k * WIDTH < left else 0
     for i in range(LANES):
@@ -138,21 +136,17 @@ def _write_loss(
             where(here, there.rest, state.rest),
             ZERO,
             where(here, there.dot, state.dot),
-            ZERO,
+            where(here, there.dot_low, state.dot_low),
             where(here, there.mass, state.mass),
-            ZERO,
             where(here, there.drop, state.drop),
-            ZERO,
+            where(here, there.drop_low, state.drop_low),
             where(here, there.size, state.size),
+            ZERO,
         )
         logit = where(here, z[first + other], logit)
         label = chosen[first + other] if here else label
     if i < first + min(TURNS, LANES):
-        row = finish_wide(state)
-        if DENSE:
-            loss = dense_loss(wide_state(state), row, widen(task.keep), widen(task.uniform))
-        else:
-            loss = sparse_loss(widen(logit if label >= 0 else NAN), row)
+        loss = loss_of(task, state, logit if DENSE or label >= 0 else NAN)
         write_loss(task, place[0] + i, place[1], place[2] + i, loss)
 
 
@@ -217,7 +211,6 @@ def columns(task: Any) -> None:
             log_sums[i] = NUMBER(finish_wide(state).log_sum)
     to, to_step = start_of(task.d_logits, outer, inner), task.d_logits.classes
     l_to, l_step = start_of(task.d_labels, outer, inner), task.d_labels.classes
-    keep, uniform = NUMBER(task.keep), NUMBER(task.uniform)
     y = cuda.local.array(HELD, NUMBER)
     # One turn if all is held.
     for first in range(turn, classes, WIDTH * VECTORS):
@@ -235,7 +228,7 @@ def columns(task: Any) -> None:
                 i = s % LANES
                 _, e = exp_of_class(x[s], sums[i])
                 if DENSE:
-                    label = smooth(labels[s], keep, uniform)
+                    label = label_for_gradient(task, labels[s])
                     y[s] = dense_gradient(e, inverses[i], label, factors[i])
                 else:
                     y[s] = sparse_gradient(e, inverses[i], factors[i])

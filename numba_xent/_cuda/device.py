@@ -93,6 +93,16 @@ def maximum(typing: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
+def larger(typing: Any, a: Any, b: Any) -> Any:
+    """The larger of two float32, the other one if either is NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _assembly(builder, _F32, "max.f32 $0, $1, $2;", "=f,f,f", *args)
+
+    return a(a, a), generate
+
+
+@intrinsic
 def exp2(typing: Any, x: Any) -> Any:
     """``2**x`` in float32, within 2 ulp, subnormal results included."""
 
@@ -104,15 +114,11 @@ def exp2(typing: Any, x: Any) -> Any:
 
 @intrinsic
 def reciprocal(typing: Any, x: Any) -> Any:
-    """``1 / x``: nearly rounded in float32, where x must be normal; rounded in float64."""
+    """``1 / x``: within 1 ulp in float32, where x must be normal; rounded in float64."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         if x is types.float32:
-            near = _assembly(builder, _F32, "rcp.approx.ftz.f32 $0, $1;", "=f,f", *args)
-            # One step of Newton's: the instruction alone may be wrong by a unit.
-            minus = builder.fsub(ir.Constant(_F32, -0.0), near)
-            rest = _call(builder, "llvm.fma.f32", _F32, args[0], minus, ir.Constant(_F32, 1.0))
-            return _call(builder, "llvm.fma.f32", _F32, near, rest, near)
+            return _assembly(builder, _F32, "rcp.approx.ftz.f32 $0, $1;", "=f,f", *args)
         return _assembly(builder, _F64, "rcp.rn.f64 $0, $1;", "=d,d", *args)
 
     return x(x), generate

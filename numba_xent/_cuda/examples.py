@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
+from .._math.compensated import add_pairs, two_product
 from .._math.constants import constants
 from .._math.cross_entropy import (
     Finished,
@@ -19,15 +20,18 @@ from .._math.cross_entropy import (
     add_exp,
     add_label,
     count_top,
+    dense_loss,
     exp_of_class,
     finish,
     is_below,
+    smooth,
+    sparse_loss,
 )
 from .._math.exponential import exp
 from .._math.primitives import fma, maximum, where, widen
 from .device import FULL_WARP, cluster_barrier, reciprocal, remote
 
-DENSE = False
+DENSE = SMOOTH = False
 WARPS = CLUSTER = 1
 SHARED = 0
 OFFSETS: tuple[int, ...] = ()
@@ -48,7 +52,7 @@ store_raw_loss: Any = None
 RAW_SIZE = 0
 EXP_SCALE: Any = None
 _WARP = 32
-FIELDS = 7
+FIELDS = 9
 """Numbers of a state in an array."""
 _NONE = np.int64(0)
 
@@ -75,19 +79,18 @@ def no_classes(top: Any) -> State:
 
 
 def scaled_down(state: State, size: Any) -> State:
-    """A state of `size` classes whose sums were formed with scaled terms."""
-    c = constants(state.top)
+    """A state of `size` classes whose terms were added up scaled."""
     return State(
         state.top,
         state.count,
         state.rest * EXP_SCALE,
         ZERO,
         state.dot,
-        ZERO,
+        state.dot_low,
         state.mass,
         ZERO,
-        state.drop * c.scale_up,
-        ZERO,
+        state.drop,
+        state.drop_low,
         size,
     )
 
@@ -95,60 +98,87 @@ def scaled_down(state: State, size: Any) -> State:
 def add_class(state: State, z: Any, label: Any, used: bool) -> tuple[State, Any]:
     """Add a class whose logit is not above the maximum, and its scaled exponential.
 
-    Sums are scaled, and classes not counted, until :func:`scaled_down`. An unused class has the
-    logit -inf and the label 0.
+    Exponentials are scaled, and classes not counted, until :func:`scaled_down`. Where there is no
+    class, the logit is -inf and the label 0.
     """
     d, e = exp_of_class(z, state.top)
     below = is_below(d)
     rest = add_exp(below, e, state.rest)
     count = count_top(below, state.count)
-    dot, mass, drop = state.dot, state.mass, state.drop
+    dot, low, mass = state.dot, state.dot_low, state.mass
+    drop, drop_low = state.drop, state.drop_low
+    # What a sum has lost, all of it but where a term is larger than what it is added to.
     if DENSE:
         dot, mass = add_label(d, label, dot, mass)
+        low = where(label != ZERO, low + fma(label, d, state.dot - dot), low)
+    if SMOOTH:
         drop = add_drop(d, used, drop)
-    return State(state.top, count, rest, ZERO, dot, ZERO, mass, ZERO, drop, ZERO, ZERO), e
+        lost = fma(d, constants(d).scale_down, state.drop - drop)
+        drop_low = where(used, drop_low + lost, drop_low)
+    return State(state.top, count, rest, ZERO, dot, low, mass, ZERO, drop, drop_low, ZERO), e
+
+
+def label_for_gradient(task: Any, label: Any) -> Any:
+    """The smoothed label of a class."""
+    if SMOOTH:
+        return smooth(label, NUMBER(task.keep), NUMBER(task.uniform))
+    return label
 
 
 def add_states(a: State, b: State) -> State:
     """The state of the classes of both, whose maxima are equal."""
+    dot, low = a.dot, a.dot_low
+    if DENSE:
+        dot, low = add_pairs(a.dot, a.dot_low, b.dot, b.dot_low)
+    drop, drop_low, size = a.drop, a.drop_low, a.size
+    if SMOOTH:
+        drop, drop_low = add_pairs(a.drop, a.drop_low, b.drop, b.drop_low)
+        size = a.size + b.size
     return State(
         a.top,
         a.count + b.count,
         a.rest + b.rest,
         ZERO,
-        a.dot + b.dot,
-        ZERO,
+        dot,
+        low,
         a.mass + b.mass,
         ZERO,
-        a.drop + b.drop,
-        ZERO,
-        a.size + b.size,
+        drop,
+        drop_low,
+        size,
     )
 
 
 def moved(state: State, top: Any) -> State:
-    """A state seen from a maximum that is not smaller: ``move`` of ``_math``, without low parts.
+    """A state seen from a maximum that is not smaller: ``move`` of ``_math``, with fewer low parts.
 
     What is not moved stays as it is, with infinite labels too; no classes may be moved infinitely.
     """
     shift = state.top - top
     factor = exp(shift)
     stays = state.top == top
-    dot, drop = state.dot, state.drop
+    dot, low, drop, drop_low = state.dot, state.dot_low, state.drop, state.drop_low
     if DENSE:
-        dot = where(stays | (state.mass == ZERO), dot, fma(state.mass, shift, dot))
-        drop = where(stays | (state.size == ZERO), drop, fma(state.size, shift, drop))
+        product, lost = two_product(state.mass, shift)
+        there, there_low = add_pairs(dot, low, product, lost)
+        alike = stays | (state.mass == ZERO)
+        dot, low = where(alike, dot, there), where(alike, low, there_low)
+    if SMOOTH:
+        product, lost = two_product(state.size, shift * constants(top).scale_down)
+        there, there_low = add_pairs(drop, drop_low, product, lost)
+        alike = stays | (state.size == ZERO)
+        drop, drop_low = where(alike, drop, there), where(alike, drop_low, there_low)
     return State(
         top,
         where(stays, state.count, ZERO),
         fma(state.rest, factor, where(stays, ZERO, state.count * factor)),
         ZERO,
         dot,
-        ZERO,
+        low,
         state.mass,
         ZERO,
         drop,
-        ZERO,
+        drop_low,
         state.size,
     )
 
@@ -173,17 +203,26 @@ def lanes_sum(x: Any) -> Any:
     return x
 
 
+def _pairs_sum(x: Any, low: Any) -> tuple[Any, Any]:
+    """The same for a pair."""
+    for offset in OFFSETS:
+        other = cuda.shfl_xor_sync(FULL_WARP, x, offset)
+        x, low = add_pairs(x, low, other, cuda.shfl_xor_sync(FULL_WARP, low, offset))
+    return x, low
+
+
 def add_lanes(state: State) -> State:
     """The state of all classes of these threads, whose maxima are equal."""
     rest = lanes_sum(state.rest)
     count = lanes_sum(state.count)
-    if not DENSE:
-        return State(state.top, count, rest, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, state.size)
-    dot = lanes_sum(state.dot)
-    mass = lanes_sum(state.mass)
-    drop = lanes_sum(state.drop)
-    size = lanes_sum(state.size)
-    return State(state.top, count, rest, ZERO, dot, ZERO, mass, ZERO, drop, ZERO, size)
+    dot, low, mass, drop, drop_low, size = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
+    if DENSE:
+        dot, low = _pairs_sum(state.dot, state.dot_low)
+        mass = lanes_sum(state.mass)
+    if SMOOTH:
+        drop, drop_low = _pairs_sum(state.drop, state.drop_low)
+        size = lanes_sum(state.size)
+    return State(state.top, count, rest, ZERO, dot, low, mass, ZERO, drop, drop_low, size)
 
 
 def merge_lanes(state: State) -> State:
@@ -199,33 +238,40 @@ def put_state(numbers: Any, at: int, by: int, state: State) -> None:
     numbers[np.uint64(at + 2 * by)] = state.rest
     if DENSE:
         numbers[np.uint64(at + 3 * by)] = state.dot
-        numbers[np.uint64(at + 4 * by)] = state.mass
-        numbers[np.uint64(at + 5 * by)] = state.drop
-        numbers[np.uint64(at + 6 * by)] = state.size
+        numbers[np.uint64(at + 4 * by)] = state.dot_low
+        numbers[np.uint64(at + 5 * by)] = state.mass
+    if SMOOTH:
+        numbers[np.uint64(at + 6 * by)] = state.drop
+        numbers[np.uint64(at + 7 * by)] = state.drop_low
+        numbers[np.uint64(at + 8 * by)] = state.size
 
 
 def take_state(numbers: Any, at: int, by: int) -> State:
     """Take it from there."""
-    dot, mass, drop, size = ZERO, ZERO, ZERO, ZERO
+    dot, low, mass, drop, drop_low, size = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
     top, count = numbers[np.uint64(at)], numbers[np.uint64(at + by)]
     rest = numbers[np.uint64(at + 2 * by)]
     if DENSE:
-        dot, mass = numbers[np.uint64(at + 3 * by)], numbers[np.uint64(at + 4 * by)]
-        drop, size = numbers[np.uint64(at + 5 * by)], numbers[np.uint64(at + 6 * by)]
-    return State(top, count, rest, ZERO, dot, ZERO, mass, ZERO, drop, ZERO, size)
+        dot, low = numbers[np.uint64(at + 3 * by)], numbers[np.uint64(at + 4 * by)]
+        mass = numbers[np.uint64(at + 5 * by)]
+    if SMOOTH:
+        drop, drop_low = numbers[np.uint64(at + 6 * by)], numbers[np.uint64(at + 7 * by)]
+        size = numbers[np.uint64(at + 8 * by)]
+    return State(top, count, rest, ZERO, dot, low, mass, ZERO, drop, drop_low, size)
 
 
 def _take_remote_state(numbers: Any, at: int, rank: int) -> State:
     """The same from the shared memory of a block of the cluster."""
-    dot, mass, drop, size = ZERO, ZERO, ZERO, ZERO
+    dot, low, mass, drop, drop_low, size = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
     top, count = remote(numbers, at, rank), remote(numbers, at + WARPS, rank)
     rest = remote(numbers, at + 2 * WARPS, rank)
     if DENSE:
-        dot = remote(numbers, at + 3 * WARPS, rank)
-        mass = remote(numbers, at + 4 * WARPS, rank)
-        drop = remote(numbers, at + 5 * WARPS, rank)
-        size = remote(numbers, at + 6 * WARPS, rank)
-    return State(top, count, rest, ZERO, dot, ZERO, mass, ZERO, drop, ZERO, size)
+        dot, low = remote(numbers, at + 3 * WARPS, rank), remote(numbers, at + 4 * WARPS, rank)
+        mass = remote(numbers, at + 5 * WARPS, rank)
+    if SMOOTH:
+        drop, drop_low = remote(numbers, at + 6 * WARPS, rank), remote(numbers, at + 7 * WARPS, rank)
+        size = remote(numbers, at + 8 * WARPS, rank)
+    return State(top, count, rest, ZERO, dot, low, mass, ZERO, drop, drop_low, size)
 
 
 def merge_warps(state: State, warp: int, lane: int) -> State:
@@ -254,7 +300,10 @@ def merge_warps(state: State, warp: int, lane: int) -> State:
 def inverse_of(state: State) -> Any:
     """``1 / s`` of a whole example; NaN where it has no finite maximum."""
     valid = (state.top - state.top == ZERO) & (state.count > ZERO)
-    return where(valid, reciprocal(state.count + state.rest), NAN)
+    near = reciprocal(state.count + state.rest)
+    # One step of Newton's, for the sum before it was rounded.
+    wrong = fma(-near, state.rest, fma(-near, state.count, ONE))
+    return where(valid, fma(near, wrong, near), NAN)
 
 
 def finish_wide(state: State) -> Finished:
@@ -273,8 +322,8 @@ def wide_state(state: State) -> State:
         widen(state.dot_low),
         widen(state.mass),
         widen(state.mass_low),
-        widen(state.drop),
-        widen(state.drop_low),
+        widen(state.drop) * widen(constants(state.top).scale_up),
+        widen(state.drop_low) * widen(constants(state.top).scale_up),
         widen(state.size),
     )
 
@@ -284,6 +333,15 @@ def label_of(task: Any, outer: int, inner: int) -> int:
     at = start_of(task.labels, outer, inner)
     label = load_wide_index(at) if task.wide != 0 else load_index(at)
     return label if 0 <= label < task.classes else np.int64(-1)
+
+
+def loss_of(task: Any, state: State, z: Any) -> Any:
+    """The loss of a whole example in float64; `z` is the logit of the label, if there is one."""
+    row = finish_wide(state)
+    if DENSE:
+        keep, uniform = (task.keep, task.uniform) if SMOOTH else (1.0, 0.0)
+        return dense_loss(wide_state(state), row, keep, uniform)
+    return sparse_loss(widen(z), row)
 
 
 def write_loss(task: Any, example: int, outer: int, inner: int, loss: Any) -> None:

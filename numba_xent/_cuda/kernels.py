@@ -12,7 +12,7 @@ from numba import cuda
 
 from . import columns, examples, rows, spans, split, tiles, totals
 from .cache import kept
-from .device import VECTOR_BYTES, reciprocal, storage
+from .device import reciprocal, storage
 from .task import TASK, type_of
 from .template import entry, formulas, specialise
 
@@ -46,6 +46,8 @@ class Choice(NamedTuple):
         How many logits a thread holds.
     vectors
         Whether memory is read and written 16 bytes at a time; else number by number.
+    smooth
+        Whether labels are smoothed.
     once
         Whether columns are held, so that logits are read once; rows always are.
     """
@@ -59,6 +61,7 @@ class Choice(NamedTuple):
     threads: int
     elements: int
     vectors: bool = False
+    smooth: bool = False
     once: bool = True
 
     @property
@@ -73,7 +76,8 @@ class Choice(NamedTuple):
         return (
             f"{self.family}_{self.dtype}_{self.labels}_{what}_"
             f"{self.width}_{self.threads}_{self.elements}"
-            f"{'_vectors' if self.vectors else ''}{'' if self.once else '_twice'}"
+            f"{'_vectors' if self.vectors else ''}{'_smooth' if self.smooth else ''}"
+            f"{'' if self.once else '_twice'}"
         )
 
 
@@ -113,6 +117,7 @@ def bindings(choice: Choice) -> dict[str, Any]:
         **formulas(number),
         "reciprocal": reciprocal,
         "DENSE": dense,
+        "SMOOTH": choice.smooth,
         "GRADIENT": choice.gradient,
         "LABEL_GRADIENT": choice.label_gradient,
         "WIDTH": choice.width,

@@ -143,6 +143,7 @@ def make_plan(
     metas: tuple[Meta | None, ...],
     processors: int,
     clusters: bool = False,
+    smooth: bool = True,
 ) -> Plan:
     """The plan for operands in the order of ``OPERANDS``.
 
@@ -158,6 +159,8 @@ def make_plan(
         How many multiprocessors the device has.
     clusters
         Whether blocks may read each other's shared memory: compute capability 9.0 and above.
+    smooth
+        Whether labels are smoothed; there may be as well nothing to smooth.
 
     Raises
     ------
@@ -199,7 +202,7 @@ def make_plan(
     }
     launches, parts = _choose(
         held, "sparse" if sparse else labels.dtype, classes, layout.outer * layout.inner,
-        layout.inner, processors, clusters,
+        layout.inner, processors, clusters, smooth and not sparse,
     )  # fmt: skip
     examples = layout.outer * layout.inner
     if any(launch.grid[0] > _MAX_BLOCKS for launch in launches):
@@ -214,7 +217,7 @@ def make_plan(
 
 def _choose(
     held: dict[str, tuple[Meta, Tensor]], labels: str, classes: int, examples: int, inner: int,
-    processors: int, clusters: bool,
+    processors: int, clusters: bool, smooth: bool,
 ) -> tuple[tuple[Launch, ...], int]:  # fmt: skip
     """The kernels, and into how many parts they split a row (0 if they do not)."""
     dtype = held["logits"][0].dtype
@@ -224,7 +227,7 @@ def _choose(
     rows = held["logits"][1].classes == SIZES[dtype] or classes == 1
     vectors = _in_vectors(rows, held, inner)
     lanes = 16 // SIZES[dtype] if vectors else 1
-    make = functools.partial(Choice, dtype=dtype, labels=labels, vectors=vectors)
+    make = functools.partial(Choice, dtype=dtype, labels=labels, vectors=vectors, smooth=smooth)
     wanted = {"gradient": gradient, "label_gradient": label_gradient}
     if not rows:
         width, elements, once = _columns_shape(lanes, classes, largest)

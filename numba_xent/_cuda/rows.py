@@ -15,35 +15,33 @@ from numba import cuda
 
 from .._math.cross_entropy import (
     dense_gradient,
-    dense_loss,
     exp_of_class,
     label_gradient,
-    smooth,
     sparse_gradient,
     sparse_label_gradient,
-    sparse_loss,
 )
 from .._math.exponential import exp
-from .._math.primitives import maximum, widen
+from .._math.primitives import maximum
 from .examples import (
     add_class,
     add_lanes,
     factor_of,
     finish_wide,
     inverse_of,
+    label_for_gradient,
     label_of,
     lanes_maximum,
+    loss_of,
     merge_warps,
     no_classes,
     place_of,
     scaled_down,
     start_of,
-    wide_state,
     write_loss,
 )
 from .spans import cut, edge_class, is_used, owner_of, stride_of
 
-DENSE = GRADIENT = LABEL_GRADIENT = False
+DENSE = SMOOTH = GRADIENT = LABEL_GRADIENT = False
 WIDTH = THREADS = GROUPS = HELD = SLOTS = LANES = SIZE = 0
 CLUSTER = 1
 NUMBER: Any = None
@@ -102,8 +100,8 @@ def rows(task: Any) -> None:
     for s in range(SLOTS):
         used = is_used(s, span, lane)
         state, e = add_class(state, x[s], labels[s] if DENSE else ZERO, used)
-        if DENSE and used and (s % LANES == 0 or s >= HELD):
-            size += LANES if s < HELD else 1
+        if SMOOTH and used:
+            size += 1
         if GRADIENT and not LABEL_GRADIENT:
             x[s] = e
     state = add_lanes(scaled_down(state, NUMBER(size)))
@@ -116,12 +114,7 @@ def rows(task: Any) -> None:
         if owner:
             z = load_logit(address + label * step)
     if owner and live:
-        row = finish_wide(state)
-        if DENSE:
-            loss = dense_loss(wide_state(state), row, widen(task.keep), widen(task.uniform))
-        else:
-            loss = sparse_loss(widen(z), row)
-        write_loss(task, example, outer, inner, loss)
+        write_loss(task, example, outer, inner, loss_of(task, state, z))
     if not GRADIENT:
         return
 
@@ -144,10 +137,10 @@ def rows(task: Any) -> None:
             return
     # Exponentials are those below the maximum of the own warp.
     to_probability = inverse * EXP_SCALE * exp(top - state.top)
-    keep, uniform = NUMBER(task.keep), NUMBER(task.uniform)
     for s in range(SLOTS):
         if DENSE:
-            x[s] = dense_gradient(x[s], to_probability, smooth(labels[s], keep, uniform), factor)
+            label_s = label_for_gradient(task, labels[s])
+            x[s] = dense_gradient(x[s], to_probability, label_s, factor)
         else:
             x[s] = sparse_gradient(x[s], to_probability, factor)
     at, by = start_of(task.d_logits, outer, inner), task.d_logits.classes

@@ -16,23 +16,22 @@ from numba import cuda
 from .._math.cross_entropy import (
     State,
     dense_gradient,
-    dense_loss,
     exp_of_class,
     label_gradient,
-    smooth,
     sparse_gradient,
     sparse_label_gradient,
-    sparse_loss,
 )
 from .._math.exponential import exp
-from .._math.primitives import maximum, widen
+from .._math.primitives import maximum
 from .examples import (
     add_class,
     add_states,
     factor_of,
     finish_wide,
     inverse_of,
+    label_for_gradient,
     label_of,
+    loss_of,
     merge_lanes,
     merge_warps,
     moved,
@@ -40,12 +39,11 @@ from .examples import (
     place_of,
     scaled_down,
     start_of,
-    wide_state,
     write_loss,
 )
 from .spans import Span, cut, edge_class, is_used, owner_of, stride_of
 
-DENSE = GRADIENT = LABEL_GRADIENT = False
+DENSE = SMOOTH = GRADIENT = LABEL_GRADIENT = False
 WIDTH = HELD = VECTORS = LANES = RAW_SIZE = 0
 NUMBER: Any = None
 ZERO: Any = None
@@ -65,7 +63,7 @@ store_logit: Any = None
 store_label: Any = None
 _WARP = 32
 _NO_CLASS = np.int64(-1)
-FIELDS = 8
+FIELDS = 10
 """Numbers of a part's state in memory; the last is the label's logit, in the first part."""
 
 
@@ -90,8 +88,8 @@ def _add_tile(state: State, x: Any, labels: Any, span: Span, first: int) -> Stat
     for s in range(HELD):
         used = is_used(s, span, first)
         tile, _ = add_class(tile, x[s], labels[s] if DENSE else ZERO, used)
-        if DENSE and used and s % LANES == 0:
-            size += LANES
+        if SMOOTH and used:
+            size += 1
     return add_states(moved(state, top), scaled_down(tile, NUMBER(size)))
 
 
@@ -121,19 +119,9 @@ def _gather(task: Any, outer: int, inner: int, lane: int, part: int, parts: int)
     return merge_warps(merge_lanes(state), lane // _WARP, lane % _WARP)
 
 
-def _write_loss(task: Any, example: int, outer: int, inner: int, state: State, z: Any) -> None:
-    row = finish_wide(state)
-    if DENSE:
-        loss = dense_loss(wide_state(state), row, widen(task.keep), widen(task.uniform))
-    else:
-        loss = sparse_loss(widen(z), row)
-    write_loss(task, example, outer, inner, loss)
-
-
 def _gradient_of(e: Any, label: Any, inverse: Any, task: Any, factor: Any) -> Any:
     if DENSE:
-        smoothed = smooth(label, NUMBER(task.keep), NUMBER(task.uniform))
-        return dense_gradient(e, inverse, smoothed, factor)
+        return dense_gradient(e, inverse, label_for_gradient(task, label), factor)
     return sparse_gradient(e, inverse, factor)
 
 
@@ -209,7 +197,7 @@ def online(task: Any) -> None:
             if owner:
                 z = load_logit(address + label * step)
     if owner:
-        _write_loss(task, example, outer, inner, state, z)
+        write_loss(task, example, outer, inner, loss_of(task, state, z))
     if GRADIENT:
         _spread(task, outer, inner, lane, 0, 1, state, label, z)
 
@@ -226,28 +214,33 @@ def split(task: Any) -> None:
         store_number(to + RAW_SIZE, state.count)
         store_number(to + 2 * RAW_SIZE, state.rest)
         store_number(to + 3 * RAW_SIZE, state.dot)
-        store_number(to + 4 * RAW_SIZE, state.mass)
-        store_number(to + 5 * RAW_SIZE, state.drop)
-        store_number(to + 6 * RAW_SIZE, state.size)
+        store_number(to + 4 * RAW_SIZE, state.dot_low)
+        store_number(to + 5 * RAW_SIZE, state.mass)
+        store_number(to + 6 * RAW_SIZE, state.drop)
+        store_number(to + 7 * RAW_SIZE, state.drop_low)
+        store_number(to + 8 * RAW_SIZE, state.size)
         if not DENSE and part == 0:
             label = label_of(task, outer, inner)
             at = start_of(task.logits, outer, inner) + label * task.logits.classes
-            store_number(to + 7 * RAW_SIZE, load_logit(at) if label >= 0 else NAN)
+            store_number(to + 9 * RAW_SIZE, load_logit(at) if label >= 0 else NAN)
 
 
 def _merged(task: Any, example: int, lane: int) -> State:
     """The state of a row from those of its parts, of which there are at most as many as lanes."""
-    top, count, rest, dot, mass, drop, size = LOWEST, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
+    top, count, rest, dot, low, mass = LOWEST, ZERO, ZERO, ZERO, ZERO, ZERO
+    drop, drop_low, size = ZERO, ZERO, ZERO
     if lane < task.parts:
         at = task.states + (example * task.parts + lane) * FIELDS * RAW_SIZE
         top = load_number(at)
         count = load_number(at + RAW_SIZE)
         rest = load_number(at + 2 * RAW_SIZE)
         dot = load_number(at + 3 * RAW_SIZE)
-        mass = load_number(at + 4 * RAW_SIZE)
-        drop = load_number(at + 5 * RAW_SIZE)
-        size = load_number(at + 6 * RAW_SIZE)
-    return merge_lanes(State(top, count, rest, ZERO, dot, ZERO, mass, ZERO, drop, ZERO, size))
+        low = load_number(at + 4 * RAW_SIZE)
+        mass = load_number(at + 5 * RAW_SIZE)
+        drop = load_number(at + 6 * RAW_SIZE)
+        drop_low = load_number(at + 7 * RAW_SIZE)
+        size = load_number(at + 8 * RAW_SIZE)
+    return merge_lanes(State(top, count, rest, ZERO, dot, low, mass, ZERO, drop, drop_low, size))
 
 
 def finish_split(task: Any) -> None:
@@ -259,8 +252,8 @@ def finish_split(task: Any) -> None:
     label, z = _NO_CLASS, NAN
     if not DENSE:
         label = label_of(task, outer, inner)
-        z = load_number(task.states + (example * task.parts * FIELDS + 7) * RAW_SIZE)
+        z = load_number(task.states + (example * task.parts * FIELDS + 9) * RAW_SIZE)
     if lane == 0 and part == 0:
-        _write_loss(task, example, outer, inner, state, z)
+        write_loss(task, example, outer, inner, loss_of(task, state, z))
     if GRADIENT:
         _spread(task, outer, inner, lane, part, task.parts, state, label, z)

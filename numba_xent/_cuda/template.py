@@ -25,6 +25,7 @@ _PRIMITIVES = {
     for name in ("fma", "where", "maximum", "bits", "from_bits", "to_float", "widen")
 }
 _LOG2_E = np.float32(1.4426950408889634)
+_CUTOFF = np.float32(-200)  # far below it, infinity among it, powers are 0
 
 
 def _functions(module: ModuleType) -> dict[str, FunctionType]:
@@ -69,7 +70,11 @@ def entry(module: ModuleType, name: str, bindings: Mapping[str, Any]) -> Callabl
 
 
 def _exp_float32(d: Any) -> Any:
-    return device.exp2(d * _LOG2_E)
+    d = device.larger(d, _CUTOFF)
+    t = d * _LOG2_E
+    e = device.exp2(t)
+    # What the rounding of the exponent has cost.
+    return device.fma(e, device.fma(t, FLOAT32.minus_ln2, d), e)
 
 
 @functools.cache
