@@ -192,9 +192,7 @@ def remote(typing: Any, array: Any, index: Any, rank: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         data = context.make_array(array)(context, builder, args[0]).data
         own = builder.ptrtoint(builder.gep(data, [args[1]]), _I64)
-        number, letter, size = (
-            (_F32, "f", 32) if array.dtype is types.float32 else (_F64, "d", 64)
-        )
+        number, letter, size = (_F32, "f", 32) if array.dtype is types.float32 else (_F64, "d", 64)
         text = f"{{.reg .u64 %there; mapa.u64 %there, $1, $2; ld.f{size} $0, [%there];}}"
         kind = ir.FunctionType(number, [_I64, _I32])
         code = ir.InlineAsm(kind, text, f"={letter},l,r,~{{memory}}", side_effect=True)

@@ -269,7 +269,10 @@ def _take_remote_state(numbers: Any, at: int, rank: int) -> State:
         dot, low = remote(numbers, at + 3 * WARPS, rank), remote(numbers, at + 4 * WARPS, rank)
         mass = remote(numbers, at + 5 * WARPS, rank)
     if SMOOTH:
-        drop, drop_low = remote(numbers, at + 6 * WARPS, rank), remote(numbers, at + 7 * WARPS, rank)
+        drop, drop_low = (
+            remote(numbers, at + 6 * WARPS, rank),
+            remote(numbers, at + 7 * WARPS, rank),
+        )
         size = remote(numbers, at + 8 * WARPS, rank)
     return State(top, count, rest, ZERO, dot, low, mass, ZERO, drop, drop_low, size)
 

@@ -17,6 +17,7 @@ from .task import TASK, type_of
 from .template import entry, formulas, specialise
 
 WARP = 32
+_RESIDENT = 512  # threads that a multiprocessor has room for, at least
 compiled: dict[str, str] = {}
 """The PTX of all kernels so far, by their names."""
 
@@ -210,8 +211,10 @@ def _compile(
         kernel = make()
         kernel.__name__ = kernel.__qualname__ = name
         text, _ = cuda.compile(
-            kernel, (task,), device=False, abi="numba", cc=capability, launch_bounds=threads
-        )
+            kernel, (task,), device=False, abi="numba", cc=capability,
+            # A thread may have 128 of the 65536 registers of a multiprocessor.
+            launch_bounds=(threads, max(1, _RESIDENT // threads)),
+        )  # fmt: skip
         mangled = _ENTRY.search(text)
         assert mangled is not None
         return bytes(text.replace(mangled[1], name), "ascii")

@@ -129,9 +129,7 @@ def _in_vectors(rows: bool, found: dict[str, tuple[Meta, Tensor]], inner: int) -
         if rows:
             if at.classes != size or any((a - b) % 16 for a, b in zip(mine, theirs, strict=True)):
                 return False
-        elif (
-            at.inner != size or inner % lanes or meta.phase or at.outer % 16 or at.classes % 16
-        ):
+        elif at.inner != size or inner % lanes or meta.phase or at.outer % 16 or at.classes % 16:
             return False
     return True
 

@@ -387,7 +387,9 @@ class _Machine:
         if (ranks >= self.cluster).any():
             raise Fault("there is no such block in the cluster")
         window = np.uint64(1 << _WINDOW_BITS)
-        self._set(target, self._get(source, "u64", active) + (ranks + np.uint64(1)) * window, active)
+        self._set(
+            target, self._get(source, "u64", active) + (ranks + np.uint64(1)) * window, active
+        )
 
     # ---- control ----------------------------------------------------------------------------
 

@@ -41,7 +41,9 @@ class Space:
         grains = -(-len(self.bytes) // _GRAIN)
         self.writer, self.reader = (np.full(grains, _NOBODY, np.int64) for _ in range(2))
         self.write_time, self.read_time = (np.zeros(grains, np.int64) for _ in range(2))
-        self.sectors = {kind: np.zeros(len(self.bytes) // SECTOR + 2, bool) for kind in ("ld", "st")}
+        self.sectors = {
+            kind: np.zeros(len(self.bytes) // SECTOR + 2, bool) for kind in ("ld", "st")
+        }
 
     def _check_place(self, at: np.ndarray, size: int, what: str) -> None:
         if (at % size).any():
