@@ -94,7 +94,7 @@ OPERANDS = ("logits", "labels", "d_logits", "d_labels", "weights", "upstream")
 def _elements(dtype: str, labels: str, label_gradient: bool) -> int:
     """How many logits a thread holds at most, so that nothing spills: 32 registers' worth."""
     if dtype == "float64":
-        return 8 if labels == "sparse" else 4
+        return 8
     return 16 if labels != "sparse" or label_gradient else 32
 
 
