@@ -9,7 +9,7 @@ import numpy as np
 GAP = 4096
 """Bytes around each buffer that nobody may touch."""
 
-_GRAIN = 2
+_GRAIN = 1
 """Bytes that shadow memory keeps apart: no kernel writes less."""
 
 _NOBODY, _SEVERAL = -1, -2
