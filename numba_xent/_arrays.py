@@ -192,8 +192,8 @@ def as_array(value: Any, name: str, floats: type[np.floating[Any]] = np.float32)
     """
     if type(value) is np.ndarray:
         array = value
-    elif type(value) in VIEWERS:
-        return cast("Array", VIEWERS[type(value)](value, name))  # as far as checks go
+    elif (view := VIEWERS.get(type(value))) is not None:
+        return cast("Array", view(value, name))  # as far as checks go
     elif value is None:
         raise ValueError(f"{name} must not be None.")
     elif is_a(value, np.ma.MaskedArray):

@@ -25,10 +25,43 @@ from .elementwise import CODES
 from .streams import LEGACY, as_handle, chosen, own_stream
 
 
-@functools.cache
-def _is_supported(dtype: np.dtype[Any]) -> bool:
+@functools.lru_cache(4096)
+def _flaw(dtype: np.dtype[Any], shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """What is wrong with an array: 1 its dtype, 2 its strides, 0 nothing."""
     name = dtype_name(dtype)
-    return dtype.isnative and (name in CODES or name in ("complex64", "complex128"))
+    if not dtype.isnative or not (name in CODES or name in ("complex64", "complex128")):
+        return 1
+    even = all(s % dtype.alignment == 0 for n, s in zip(shape, strides, strict=True) if n > 1)
+    return 0 if even else 2
+
+
+def _check(found: DeviceArray, name: str) -> DeviceArray:
+    dtype = found.dtype
+    flaw = _flaw(dtype, found.shape, found.strides)
+    if flaw == 1:
+        raise TypeError(f"{name} is a CUDA array of dtype {dtype}, which is not supported")
+    if flaw or found.address % dtype.alignment:
+        raise ValueError(f"{name} is a CUDA array whose elements are not aligned")
+    return found
+
+
+def _of_numba(array: Any, name: str) -> DeviceArray:
+    stream = array.stream
+    return _check(
+        DeviceArray(
+            array,
+            array.device_ctypes_pointer.value or 0,
+            array.shape,
+            array.strides,
+            array.dtype,
+            array.gpu_data.context.device.id if driver.several_devices() else 0,
+            0 if stream == 0 else as_handle(stream),
+        ),
+        name,
+    )
+
+
+VIEWERS[DeviceNDArray] = _of_numba
 
 
 def view(array: Any, name: str) -> DeviceArray:
@@ -41,37 +74,9 @@ def view(array: Any, name: str) -> DeviceArray:
     ValueError
         If its elements are not aligned.
     """
-    found = _of_numba(array) if isinstance(array, DeviceNDArray) else _of_any(array, name)
-    dtype = found.dtype
-    if not _is_supported(dtype):
-        raise TypeError(f"{name} is a CUDA array of dtype {dtype}, which is not supported")
-    if found.address % dtype.alignment or not _is_even(found.shape, found.strides, dtype.alignment):
-        raise ValueError(f"{name} is a CUDA array whose elements are not aligned")
-    return found
-
-
-@functools.lru_cache(4096)
-def _is_even(shape: tuple[int, ...], strides: tuple[int, ...], alignment: int) -> bool:
-    return all(s % alignment == 0 for n, s in zip(shape, strides, strict=True) if n > 1)
-
-
-def _of_numba(array: Any) -> DeviceArray:
-    stream = array.stream
-    device = 0
-    if driver.several_devices():
-        device = array.gpu_data.context.device.id
-    return DeviceArray(
-        array,
-        array.device_ctypes_pointer.value or 0,
-        array.shape,
-        array.strides,
-        array.dtype,
-        device,
-        0 if stream == 0 else as_handle(stream),
-    )
-
-
-VIEWERS[DeviceNDArray] = view
+    if isinstance(array, DeviceNDArray):
+        return _of_numba(array, name)
+    return _check(_of_any(array, name), name)
 
 
 def _of_any(array: Any, name: str) -> DeviceArray:
@@ -140,24 +145,37 @@ def _external_stream(handle: int) -> Any:
     return 0 if handle == LEGACY else cuda.external_stream(handle)
 
 
-def _numba_array(
-    shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any], buffer: Any,
-    number: int, handle: int,
-) -> Any:  # fmt: skip
-    memory = MemoryPointer(
-        driver.numba_context(number), CUdeviceptr(buffer.handle), buffer.size, owner=buffer
+@functools.lru_cache(4096)
+def _likeness(
+    shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any], handle: int
+) -> dict[str, Any]:
+    """What Numba arrays that differ in their memory alone have in common."""
+    nothing = MemoryPointer(None, CUdeviceptr(0), 0)
+    like = vars(DeviceNDArray(shape, strides, dtype, _external_stream(handle), nothing))
+    return {name: value for name, value in like.items() if name != "gpu_data"}
+
+
+def new(
+    shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any], number: int, handle: int
+) -> tuple[Any, int]:
+    """A new Numba device array without gaps, in memory of a stream's pool, and its address."""
+    buffer = driver.allocate(math.prod(shape) * dtype.itemsize, number, handle)
+    address = buffer.handle
+    array = DeviceNDArray.__new__(DeviceNDArray)
+    # As `copy.copy` does it: making one takes Numba longer than the launch of a kernel.
+    vars(array).update(_likeness(shape, strides, dtype, handle))
+    array.gpu_data = MemoryPointer(
+        driver.numba_context(number), CUdeviceptr(address), buffer.size, owner=buffer
     )
-    return DeviceNDArray(shape, strides, dtype, _external_stream(handle), memory)
+    return array, address
 
 
 def empty(
     shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any], number: int, handle: int
 ) -> DeviceArray:
-    """A new Numba device array without gaps, in memory of a stream's pool."""
-    size = math.prod(shape) * dtype.itemsize
-    buffer = driver.allocate(size, number, handle)
-    array = _numba_array(shape, strides, dtype, buffer, number, handle)
-    return DeviceArray(array, buffer.handle, shape, strides, dtype, number, handle)
+    """The same with what is known of it."""
+    array, address = new(shape, strides, dtype, number, handle)
+    return DeviceArray(array, address, shape, strides, dtype, number, handle)
 
 
 def with_last_axis(array: Any) -> Any:

@@ -20,6 +20,7 @@ from .general import converted, multiply, sum_to_shape
 from .operands import (
     Outputs,
     as_factor,
+    aside,
     check_devices,
     check_out,
     check_upstream,
@@ -27,7 +28,7 @@ from .operands import (
     wait_for,
 )
 from .plan import NO_TENSOR, OPERANDS
-from .recipe import MODES, SLOTS, Key, Recipe, recipe
+from .recipe import MODES, SLOTS, Recipe, recipe
 from .weights import known_divisor, total, weighted_loss
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype(np.float32),
     "float64": np.dtype(np.float64),
 }
-_WITH_CLASSES = ("logits", "d_logits", "d_labels")
 
 with_last_axis = arrays.with_last_axis
 __all__ = ["check_out", "solve", "total", "weighted_loss", "with_last_axis"]
@@ -72,7 +72,7 @@ class _Solution:
             self.read.append(self.weights)
         if self.above is not None:
             self.read.append(self.above)
-        self.arrays = [*self.read, *self.outputs.given()]
+        self.arrays = [*self.read, *self.outputs.given]
         check_devices(self.arrays)
         self.device = logits.device
         self.handle = streams.chosen() or logits.stream or streams.LEGACY
@@ -91,11 +91,12 @@ class _Solution:
     def _solve(self) -> tuple[Any, tuple[Any, ...]]:
         problem, handle = self.problem, self.handle
         outputs = self.outputs
-        places = outputs.places(self.device, handle, self.read, self.logits)
+        late = outputs.allocate(self.device, handle, self.read, self.logits)
+        places = outputs.places
         shape = () if self.reduced else problem.batch_shape
         dtype = self.logits.dtype
         strides = arrays.contiguous_strides(shape, dtype.itemsize)
-        loss = arrays.empty(shape, strides, dtype, self.device, handle)
+        loss, value = arrays.new(shape, strides, dtype, self.device, handle)
 
         labels, d_labels = self.labels, places.get("labels")
         terms = None
@@ -113,97 +114,95 @@ class _Solution:
             None if self.above is None else self._in_compute_dtype(self.above),
         ]
         raw = self.reduced or "weights" in places
-        found, late = self._recipe(operands, raw)
+        found = self._recipe(operands, raw)
+        if found.copies:
+            found = self._copied(found.copies, operands, raw, late)
         size = found.scratch[-1]
         room = None if size == 0 else driver.allocate(size, self.device, handle)
         start = 0 if room is None else int(room.handle)
-        losses = start + found.scratch[1] if raw else loss.address
-        self._launch(found, operands, losses, loss.address, start)
-        for place, array in late:
-            multiply(place, array, handle=handle)
+        losses = start + found.scratch[1] if raw else value
+        self._launch(found, operands, raw, losses, value, start)
         if terms is not None:
             multiply(places["labels"], sum_to_shape(terms, labels.shape, handle), handle=handle)
         if "weights" in places:
-            self._weights_gradient(found, losses, start, operands, loss, places["weights"])
-        return loss.owner, outputs.deliver(handle)
+            each = DeviceArray(loss, value, shape, strides, dtype, self.device, handle)
+            self._weights_gradient(found, losses, start, operands, each, places["weights"])
+        for place, array in reversed(late):
+            multiply(place, array, handle=handle)
+        return loss, outputs.results()
 
     def _in_compute_dtype(self, array: DeviceArray) -> DeviceArray:
         if array.dtype == self.compute:
             return array
         return converted(array, array.shape, self.compute, self.handle)
 
-    def _key(self, operands: Sequence[DeviceArray | None], raw: bool) -> Key:
-        problem, weighting, reduced = self.problem, self.weighting, self.reduced
+    def _recipe(self, operands: Sequence[DeviceArray | None], raw: bool) -> Recipe:
+        problem, weighting = self.problem, self.weighting
         known = [None if a is None else (a.dtype, a.shape, a.strides) for a in operands]
-        above = known[5] is not None
-        if reduced:
-            known[5] = None
-        assert weighting is not None or not reduced
-        return Key(
-            self.device,
-            problem.axis,
-            problem.sparse,
-            problem.compute,
-            weighting.reduction if reduced and weighting is not None else None,
-            known_divisor(weighting, self.weights) if reduced and weighting is not None else None,
-            raw,
-            reduced and above,
-            tuple(known),
+        reduction = divisor = None
+        above = False
+        if weighting is not None and self.reduced:
+            reduction, divisor = weighting.reduction, known_divisor(weighting, self.weights)
+            above, known[5] = known[5] is not None, None
+        return recipe(
+            self.device, problem.axis, problem.sparse, reduction, divisor, raw, above, *known
         )
 
-    def _recipe(
-        self, operands: list[DeviceArray | None], raw: bool
-    ) -> tuple[Recipe, list[tuple[DeviceArray, DeviceArray]]]:
-        """How to launch, and what is to be copied then. Operands are replaced as it must be."""
-        found = recipe(self._key(operands, raw))
-        late: list[tuple[DeviceArray, DeviceArray]] = []
-        if not found.copies:
-            return found, late
-        for name in found.copies:
-            at = OPERANDS.index(name)
-            array = operands[at]
-            assert array is not None
-            dense = name in _WITH_CLASSES or (name == "labels" and not self.problem.sparse)
+    def _copied(
+        self,
+        names: Sequence[str],
+        operands: list[DeviceArray | None],
+        raw: bool,
+        late: list[tuple[DeviceArray, DeviceArray]],
+    ) -> Recipe:
+        """Replace operands by contiguous ones; note which outputs are to be copied then."""
+        handle = self.handle
+        places = {name: operands[OPERANDS.index(name)] for name in names}
+        for name, array in places.items():
+            if array is not None and name in ("d_logits", "d_labels"):
+                place = operands[OPERANDS.index(name)] = aside(array, handle)
+                late.append((array, place))
+        for name, array in places.items():
+            if array is None or name in ("d_logits", "d_labels"):
+                continue
+            dense = name == "logits" or (name == "labels" and not self.problem.sparse)
             shape = self.logits.shape if dense else self.problem.batch_shape
-            if name in ("d_logits", "d_labels"):
-                operands[at] = arrays.temporary(shape, array.dtype, self.device, self.handle)
-                late.append((array, operands[at]))  # type: ignore[arg-type]
-            else:
-                operands[at] = converted(array, shape, array.dtype, self.handle)
-        return recipe(self._key(operands, raw)), late
+            operands[OPERANDS.index(name)] = converted(array, shape, array.dtype, handle)
+        return self._recipe(operands, raw)
 
     def _launch(
         self,
         found: Recipe,
         operands: Sequence[DeviceArray | None],
+        raw: bool,
         losses: int,
         value: int,
         start: int,
     ) -> None:
         problem, handle = self.problem, self.handle
-        scale = self.up * self.weight
-        if self.reduced and not found.early:
-            divisor = known_divisor(self.weighting, self.weights)  # type: ignore[arg-type]
-            if divisor is not None:
-                scale = scale / divisor if divisor != 0.0 else 0.0
-        addresses = [0 if a is None else a.address for a in operands]
+        scale, smoothing, uniform = self.up * self.weight, problem.smoothing, 0.0
+        if found.divisor is not None:
+            scale = scale / found.divisor if found.divisor != 0.0 else 0.0
+        if smoothing:
+            uniform = smoothing / max(1, problem.classes)
+        logits, labels, d_logits, d_labels, weights, upstream = [
+            0 if a is None else a.address for a in operands
+        ]
         states, _, partials, scale_at, _ = found.scratch
-        classes = problem.classes
-        if self.logits.size == 0:
-            self._no_losses(losses)
+        if found.empty:
+            self._no_losses(losses, raw)
         with driver.lock:
             SLOTS.pack_into(
-                found.memory, 0, *addresses, losses, start + states, start + scale_at, value,
-                start + partials, 0, 1.0 - problem.smoothing,
-                problem.smoothing / classes if classes else 0.0, scale, self.weight,
+                found.memory, 0, logits, labels, d_logits, d_labels, weights, upstream, losses,
+                start + states, start + scale_at, value, start + partials,
+                1.0 - smoothing, uniform, scale, self.weight,
             )  # fmt: skip
             for prepared in found.launches:
                 prepared.launch(handle)
 
-    def _no_losses(self, losses: int) -> None:
+    def _no_losses(self, losses: int, raw: bool) -> None:
         """Without classes every loss is 0."""
         shape = self.problem.batch_shape
-        raw = self.reduced
         dtype = self.compute if raw else self.logits.dtype
         strides = arrays.contiguous_strides(shape, dtype.itemsize)
         place = DeviceArray(None, losses, shape, strides, dtype, self.device, self.handle)

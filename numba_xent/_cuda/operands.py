@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from .._arrays import as_array, in_dtype, real_numbers
-from .._device import DeviceArray, is_on_gpu
+from .._device import VIEWERS, DeviceArray, is_on_gpu
 from .._layout import has_internal_overlap
 from . import arrays, driver
-from .general import merged, multiply
+from .general import merged
 
 
 def only_cuda(value: Any, name: str) -> DeviceArray:
@@ -75,6 +75,8 @@ def check_devices(found: Sequence[DeviceArray]) -> None:
     ValueError
         If they are not.
     """
+    if not driver.several_devices():
+        return
     first = found[0].device
     for array in found:
         if array.device != first:
@@ -120,12 +122,11 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], position: 
     ValueError
         If it has another shape, cannot be written, or has elements that share memory.
     """
-    if isinstance(out, DeviceArray):
-        found = out
-    else:
+    found = out
+    if type(out) is not DeviceArray:
         if not is_on_gpu(out):
             raise TypeError(f"out{position} must be a CUDA array, got {type(out).__name__}")
-        found = arrays.view(out, f"out{position}")
+        found = VIEWERS.get(type(out), arrays.view)(out, f"out{position}")
     if found.dtype != dtype:
         raise TypeError(f"out{position} must have dtype {dtype}, got {found.dtype}")
     if found.shape != shape:
@@ -139,9 +140,13 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], position: 
     return found
 
 
-def _same_place(a: DeviceArray, b: DeviceArray) -> bool:
+def same_place(a: DeviceArray, b: DeviceArray) -> bool:
     """Whether two arrays are the same elements in the same order."""
     return a.address == b.address and a.strides == b.strides and a.dtype == b.dtype
+
+
+def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return dtype if dtype.isnative else dtype.newbyteorder("=")
 
 
 class Outputs:
@@ -154,71 +159,97 @@ class Outputs:
     likes
         The operands that have a gradient, by their names.
 
+    Attributes
+    ----------
+    given
+        The arrays that the caller gave.
+    places
+        The memory that gradients are written to, by the names of their operands.
+
     Raises
     ------
     TypeError, ValueError
         As :func:`check_out` does, if there is no gradient to receive, or if outputs share memory.
     """
 
+    __slots__ = ("_likes", "_outs", "_wrt", "given", "places")
+
     def __init__(self, wrt: Sequence[str], outs: Sequence[Any], likes: Mapping[str, Any]) -> None:
         self._wrt, self._outs, self._likes = wrt, outs, likes
-        self._found: dict[str, DeviceArray] = {}
-        self._places: dict[str, DeviceArray] = {}
-        for i, (name, out) in enumerate(zip(wrt, outs, strict=True)):
+        self.given: list[DeviceArray] = []
+        self.places: dict[str, DeviceArray] = {}
+        for i, out in enumerate(outs):
             if out is None:
                 continue
-            position = "" if len(wrt) == 1 else f"[{i}]"
+            name, position = wrt[i], "" if len(wrt) == 1 else f"[{i}]"
             if name not in likes:
                 raise ValueError(
                     f"out{position} must be None: there is no gradient by integer {name}"
                 )
-            dtype = likes[name].dtype.newbyteorder("=")
-            found = check_out(out, likes[name].shape, dtype, position)
-            merged(found.shape, (found.strides, found.strides))
-            for other in self._found.values():
+            like = likes[name]
+            found = check_out(out, like.shape, _native(like.dtype), position)
+            for other in self.given:
                 if overlap(found, other):
                     raise ValueError("out: the arrays must not share memory with one another")
-            self._found[name] = found
+            self.given.append(found)
+            self.places[name] = found
 
-    def given(self) -> list[DeviceArray]:
-        """The arrays that the caller gave."""
-        return list(self._found.values())
-
-    def places(
+    def allocate(
         self,
         number: int,
         handle: int,
         read: Sequence[DeviceArray],
         in_place: DeviceArray | None = None,
-    ) -> dict[str, DeviceArray]:
-        """The memory that gradients are written to: what was given, if nothing read overlaps.
+    ) -> list[tuple[DeviceArray, DeviceArray]]:
+        """Find a place for each gradient: what was given, unless that overlaps what is read.
 
-        What is the very place of `in_place` may overlap that.
+        What is the very place of `in_place` may overlap that. Returns what is to be copied when all
+        is done: to where, and from where.
+
+        Raises
+        ------
+        TooUnevenError
+            If it could not be copied.
         """
+        late = []
         for name in self._wrt:
             if name not in self._likes:
                 continue
-            like, found = self._likes[name], self._found.get(name)
+            found = self.places.get(name)
             if found is None:
-                dtype = like.dtype.newbyteorder("=")
-                strides = arrays.strides_like(like.shape, like.strides, dtype.itemsize)
-                place = arrays.empty(like.shape, strides, dtype, number, handle)
-            elif any(
-                overlap(found, other) and not (other is in_place and _same_place(found, other))
-                for other in read
-            ):
-                place = arrays.temporary(found.shape, found.dtype, number, handle)
-            else:
-                place = found
-            self._places[name] = place
-        return self._places
+                like = self._likes[name]
+                dtype, shape = _native(like.dtype), like.shape
+                strides = arrays.strides_like(shape, like.strides, dtype.itemsize)
+                self.places[name] = arrays.empty(shape, strides, dtype, number, handle)
+                continue
+            for other in read:
+                if overlap(found, other) and not (other is in_place and same_place(found, other)):
+                    self.places[name] = aside(found, handle)
+                    late.append((found, self.places[name]))
+                    break
+        return late
 
-    def deliver(self, handle: int) -> tuple[Any, ...]:
+    def results(self) -> tuple[Any, ...]:
         """What the caller gets for each argument."""
-        for name, found in self._found.items():
-            if self._places[name] is not found:
-                multiply(found, self._places[name], handle=handle)
-        return tuple(
-            None if name not in self._places else self._places[name].owner if out is None else out
-            for name, out in zip(self._wrt, self._outs, strict=True)
-        )
+        results = []
+        for name, out in zip(self._wrt, self._outs, strict=True):
+            if out is None:
+                place = self.places.get(name)
+                results.append(None if place is None else place.owner)
+            else:
+                results.append(out)
+        return tuple(results)
+
+
+def aside(array: DeviceArray, handle: int) -> DeviceArray:
+    """Contiguous memory for what is to be copied to an array.
+
+    Raises
+    ------
+    TooUnevenError
+        If it could not be copied.
+    """
+    merged(
+        array.shape, (array.strides, arrays.contiguous_strides(array.shape, array.dtype.itemsize))
+    )
+    return arrays.temporary(array.shape, array.dtype, array.device, handle)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import struct
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,13 +23,13 @@ from .task import Tensor, flat
 Known = tuple[np.dtype[Any], tuple[int, ...], tuple[int, ...]]
 """The dtype, shape and strides of an array."""
 
-SLOTS = struct.Struct("=12q4d")
+SLOTS = struct.Struct("=11q4d")
 """The addresses of the operands, in the order of ``OPERANDS``, of the losses as a kernel leaves
-them, of the states, the scale, the value and the partial sums, one to spare; `keep`, `uniform`,
-`scale` and `weight`."""
+them, of the states, the scale, the value and the partial sums; `keep`, `uniform`, `scale` and
+`weight`."""
 
-_SLOTS: list[Any] = [Slot(i) for i in range(16)]
-_LOSSES, _STATES, _SCALE_AT, _VALUE, _PARTIALS, _, _KEEP, _UNIFORM, _SCALE, _WEIGHT = _SLOTS[6:]
+_SLOTS: list[Any] = [Slot(i) for i in range(15)]
+_LOSSES, _STATES, _SCALE_AT, _VALUE, _PARTIALS, _KEEP, _UNIFORM, _SCALE, _WEIGHT = _SLOTS[6:]
 _WEIGHTS, _UPSTREAM = _SLOTS[4:6]
 _ALIGNMENT = 256
 
@@ -39,14 +40,14 @@ MODES = {
 """The reductions whose divisor weights on a GPU decide."""
 
 
-class Key(NamedTuple):
-    """What a recipe follows from.
+class Recipe:
+    """How problems are launched whose arrays have certain shapes, strides and dtypes.
 
-    Attributes
+    Parameters
     ----------
-    device
-        The number of the device.
-    axis, sparse, compute
+    number
+        The device.
+    axis, sparse
         As a :class:`.._problem.Problem` has them.
     reduction
         A key of ``Reduction``; None if losses are not reduced.
@@ -54,25 +55,10 @@ class Key(NamedTuple):
         What the sum is divided by, if the host knows it.
     raw
         Whether losses are wanted unweighted and in the compute dtype.
-    upstream
+    above
         Whether the upstream gradient of the reduced loss is on the GPU.
     operands
         In the order of ``OPERANDS``; None where there is none.
-    """
-
-    device: int
-    axis: int
-    sparse: bool
-    compute: str
-    reduction: str | None
-    divisor: float | None
-    raw: bool
-    upstream: bool
-    operands: tuple[Known | None, ...]
-
-
-class Recipe:
-    """How problems of a :class:`Key` are launched.
 
     Attributes
     ----------
@@ -84,45 +70,59 @@ class Recipe:
         In their order.
     scratch
         Where states, losses, partial sums and the scale begin in the scratch memory, and its size.
-    early
-        Whether gradients are scaled by what only the GPU knows.
+    divisor
+        What gradients are divided by, if the host knows it.
     blocks
         How many partial sums there are.
+    empty
+        Whether there are no logits.
     """
 
-    def __init__(self, key: Key) -> None:
+    def __init__(
+        self,
+        number: int,
+        axis: int,
+        sparse: bool,
+        reduction: str | None,
+        divisor: float | None,
+        raw: bool,
+        above: bool,
+        operands: Sequence[Known | None],
+    ) -> None:
         self.copies: tuple[str, ...] = ()
-        metas = [k and Meta(dtype_name(k[0]), k[1], k[2]) for k in key.operands]
+        metas = [k and Meta(dtype_name(k[0]), k[1], k[2]) for k in operands]
         try:
-            plan = make_plan(key.axis, key.sparse, tuple(metas), driver.processors(key.device))
+            plan = make_plan(axis, sparse, tuple(metas), driver.processors(number))
         except UnevenStridesError as error:
             self.copies = error.names
             return
-        labels = key.operands[1]
+        logits, labels = operands[:2]
+        assert logits is not None
         assert labels is not None
+        dtype = dtype_name(logits[0])
         examples = plan.outer * plan.inner
         self.blocks = -(-examples // totals.EXAMPLES)
         gradient = metas[2] is not None or metas[3] is not None
-        self.early = (
-            key.reduction is not None and gradient and (key.divisor is None or key.upstream)
-        )
-        wide = 8 if key.compute == "float64" else 4
+        early = reduction is not None and gradient and (divisor is None or above)
+        self.divisor = None if early else divisor
+        self.empty = not (plan.classes and examples)
+        wide = 8 if dtype == "float64" else 4
         self.scratch = _pieces(
             plan.states_bytes,
-            examples * wide * key.raw,
-            self.blocks * 24 * (key.reduction is not None),
-            8 * self.early,
+            examples * wide * raw,
+            self.blocks * 24 * (reduction is not None),
+            8 * early,
         )
         self.memory = bytearray(SLOTS.size)
         slots = np.frombuffer(self.memory, np.int64).ctypes.data
         task = plan.task(
-            [0 if k is None else slot for k, slot in zip(key.operands, _SLOTS, strict=False)],
+            [0 if k is None else slot for k, slot in zip(operands, _SLOTS, strict=False)],
             {
                 "losses": _LOSSES,
-                "raw": int(key.raw),
-                "wide": int(key.sparse and labels[0].itemsize == 8),
+                "raw": int(raw),
+                "wide": int(sparse and labels[0].itemsize == 8),
                 "states": _STATES,
-                "scale_at": _SCALE_AT if self.early else 0,
+                "scale_at": _SCALE_AT if early else 0,
                 "keep": _KEEP,
                 "uniform": _UNIFORM,
                 "scale": _SCALE,
@@ -132,27 +132,26 @@ class Recipe:
         numbers = flat(task)
         launches = [
             Prepared(
-                driver.kernel(launch.choice, key.device), launch.grid, launch.choice.threads,
+                driver.kernel(launch.choice, number), launch.grid, launch.choice.threads,
                 numbers, slots,
             )
             for launch in plan.launches
-            if plan.classes and examples
+            if not self.empty
         ]  # fmt: skip
-        if key.reduction is not None:
-            dtype = dtype_name(key.operands[0][0])  # type: ignore[index]
+        if reduction is not None:
             weights = plan.tensors[OPERANDS.index("weights")]
             total = totals.Sum(
                 _LOSSES, NO_TENSOR if weights is None else Tensor(_WEIGHTS, *weights[1:]),
-                _UPSTREAM if key.upstream else 0, plan.outer, plan.inner, _PARTIALS, self.blocks,
+                _UPSTREAM if above else 0, plan.outer, plan.inner, _PARTIALS, self.blocks,
                 _VALUE, 0,
-                totals.BY_SUM if key.divisor is not None else MODES[key.reduction],
-                1.0 if key.divisor is None else key.divisor, _WEIGHT,
+                totals.BY_SUM if divisor is not None else MODES[reduction],
+                1.0 if divisor is None else divisor, _WEIGHT,
             )  # fmt: skip
-            launches += sums(total, dtype, key.device, slots)
-            if self.early:
+            launches += sums(total, dtype, number, slots)
+            if early:
                 # What gradients are divided by is known before the losses are.
-                early = total._replace(losses=0, value=0, scale=_SCALE_AT)
-                launches = sums(early, dtype, key.device, slots) + launches
+                divisors = total._replace(losses=0, value=0, scale=_SCALE_AT)
+                launches = sums(divisors, dtype, number, slots) + launches
         self.launches = tuple(launches)
 
 
@@ -176,6 +175,15 @@ def _pieces(*sizes: int) -> tuple[int, ...]:
 
 
 @functools.lru_cache(4096)
-def recipe(key: Key) -> Recipe:
-    """The recipe for a key."""
-    return Recipe(key)
+def recipe(
+    number: int,
+    axis: int,
+    sparse: bool,
+    reduction: str | None,
+    divisor: float | None,
+    raw: bool,
+    above: bool,
+    *operands: Known | None,
+) -> Recipe:
+    """The recipe for certain problems, see :class:`Recipe`."""
+    return Recipe(number, axis, sparse, reduction, divisor, raw, above, operands)

@@ -136,20 +136,23 @@ class _Given:
         likes: dict[str, Any] = {"losses": losses, "weights": given}
         outputs = Outputs(wrt, outs, {n: a for n, a in likes.items() if is_float(a)})
         read = [a for a in (losses, self.weights, above) if a is not None]
-        check_devices([*read, *outputs.given()])
+        check_devices([*read, *outputs.given])
         entered = driver.enter(losses.device)
         try:
-            wait_for([*read, *outputs.given()], handle)
+            wait_for([*read, *outputs.given], handle)
             value, total, raw = self._value(reduced)
             # All is computed before an output is written that may be what is read.
-            targets = outputs.places(losses.device, handle, read)
+            late = outputs.allocate(losses.device, handle, read)
+            targets = outputs.places
             if "losses" in targets:
                 self._losses_gradient(targets["losses"], (up, above), total)
             if "weights" in targets:
                 gradient(
                     raw, weighting, self.weights, (up, above), total, targets["weights"], handle
                 )
-            return value, outputs.deliver(handle)
+            for place, array in late:
+                multiply(place, array, handle=handle)
+            return value, outputs.results()
         finally:
             if entered:
                 driver.leave()
