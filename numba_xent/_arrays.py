@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ._device import is_on_gpu
+from ._device import VIEWERS, is_on_gpu
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -192,6 +192,8 @@ def as_array(value: Any, name: str, floats: type[np.floating[Any]] = np.float32)
     """
     if type(value) is np.ndarray:
         array = value
+    elif (view := VIEWERS.get(type(value))) is not None:
+        return cast("Array", view(value, name))  # as far as checks go
     elif value is None:
         raise ValueError(f"{name} must not be None.")
     elif is_a(value, np.ma.MaskedArray):
@@ -224,7 +226,7 @@ def _from_object(value: Any, name: str) -> Array:
         ) from error
     from ._dispatch import device_array  # noqa: PLC0415 - compilers are slow to import
 
-    return cast("Array", device_array(value, name))  # as far as checks go
+    return cast("Array", device_array(value, name))
 
 
 def native(array: Array) -> Array:

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from ._arrays import as_array, is_a, shown
+from ._device import DeviceArray
+from ._dispatch import cuda_backend
 
 LOSSES = "losses"
 REGULARIZATION_LOSSES = "regularization_losses"
@@ -324,6 +326,8 @@ def _total(losses: list[Any]) -> Any:
             raise TypeError(f"losses must have one dtype, got {first.dtype} and {array.dtype}")
         if array.shape != first.shape:
             raise ValueError(f"losses must have one shape, got {first.shape} and {array.shape}")
+    if any(isinstance(array, DeviceArray) for array in arrays):
+        return cuda_backend().total(arrays)
     total = first.copy()
     with np.errstate(all="ignore"):
         for array in arrays[1:]:

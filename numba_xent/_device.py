@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+_CUDA_DEVICES = (2, 13)  # kDLCUDA and kDLCUDAManaged of DLPack
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@dataclass(slots=True, eq=False)
 class DeviceArray:
     """What is known of somebody's CUDA array; its elements are not touched.
 
@@ -25,7 +28,8 @@ class DeviceArray:
     device
         The number of the GPU.
     stream
-        The stream on which the array was made: what ``__cuda_stream__`` gives, as an int.
+        The stream on which its elements are ready, as ``__cuda_stream__`` gives it; 0 if there is
+        none in particular.
     readonly
         Whether it must not be written.
     """
@@ -50,9 +54,14 @@ class DeviceArray:
         return math.prod(self.shape)
 
     @property
+    def real(self) -> DeviceArray:
+        """The real part of complex numbers, where it lies."""
+        return replace(self, dtype=np.dtype(f"f{self.dtype.itemsize // 2}"))
+
+    @property
     def flags(self) -> Any:
         """Memory on a GPU is aligned."""
-        return SimpleNamespace(aligned=True)
+        return _ALIGNED
 
     def __getitem__(self, key: Any) -> DeviceArray:
         """Without its last axis, which has length 1: ``array[..., 0]``, all that is needed."""
@@ -61,8 +70,16 @@ class DeviceArray:
         return replace(self, shape=self.shape[:-1], strides=self.strides[:-1])
 
 
+_ALIGNED = SimpleNamespace(aligned=True)
+
+VIEWERS: dict[type, Callable[[Any, str], DeviceArray]] = {}
+"""Types of arrays that are known to be on a GPU, and what makes a :class:`DeviceArray` of each."""
+
+
 def is_on_gpu(value: Any) -> bool:
     """Whether an object says that it is an array on a GPU."""
+    if type(value) in VIEWERS:
+        return True
     place = getattr(value, "__dlpack_device__", None)
     if place is not None:
         try:
@@ -70,6 +87,3 @@ def is_on_gpu(value: Any) -> bool:
         except Exception:  # noqa: BLE001 - a protocol that fails is not followed
             return False
     return hasattr(value, "__cuda_array_interface__")
-
-
-_CUDA_DEVICES = (2, 13)  # kDLCUDA and kDLCUDAManaged of DLPack

@@ -251,8 +251,12 @@ class Problem:
     @property
     def on_gpu(self) -> bool:
         """Whether one of the arrays is on a GPU; then all must be."""
-        weights = None if self.weighting is None else self.weighting.weights
-        return any(isinstance(a, DeviceArray) for a in (self.logits, self.labels, weights))
+        weighting = self.weighting
+        return (
+            isinstance(self.logits, DeviceArray)
+            or isinstance(self.labels, DeviceArray)
+            or (weighting is not None and isinstance(weighting.weights, DeviceArray))
+        )
 
     def value(self) -> Any:
         """The loss of each example, or their weighted and reduced sum."""

@@ -36,6 +36,7 @@ from ._collections import (
     get_total_loss,
 )
 from ._device import DeviceArray
+from ._dispatch import cuda_backend
 from ._problem import (
     Call,
     Problem,
@@ -75,8 +76,6 @@ _NO_LABEL_GRADIENT = (
 def _as_weights(value: Any, compute: str) -> tuple[Array, Array]:
     """Weights as they are, and as real numbers."""
     given = as_array(value, "weights", np.float64 if compute == "float64" else np.float32)
-    if isinstance(given, DeviceArray):
-        return given, given
     return given, real_numbers(given, "weights")
 
 
@@ -139,6 +138,10 @@ class _Collected:
         collect(value, self.scope, self.default_scope, last, self.loss_collection)
 
 
+def _with_last_axis(array: Array) -> Array:
+    return array[..., np.newaxis]
+
+
 @dataclass(slots=True)
 class _WithoutLastAxis:
     """A call whose logits have lost a last axis of length 1, which their gradient gets back."""
@@ -152,14 +155,17 @@ class _WithoutLastAxis:
         self, wrt: Sequence[str], upstream: Any, outs: Sequence[Any]
     ) -> tuple[Any, tuple[Any, ...]]:
         shape = (*self.call.logits.shape, 1)
+        check, extend = check_out, _with_last_axis
+        if self.call.on_gpu:
+            check, extend = cuda_backend().check_out, cuda_backend().with_last_axis
         inner = list(outs)
         for i, (name, out) in enumerate(zip(wrt, outs, strict=True)):
             if name == "logits" and out is not None:
                 position = "" if len(wrt) == 1 else f"[{i}]"
-                inner[i] = check_out(out, shape, self.call.logits.dtype, position)[..., 0]
+                inner[i] = check(out, shape, self.call.logits.dtype, position)[..., 0]
         value, gradients = self.call.value_and_gradients(wrt, upstream, inner)
         return value, tuple(
-            gradient if name != "logits" else gradient[..., np.newaxis] if out is None else out
+            gradient if name != "logits" else extend(gradient) if out is None else out
             for name, gradient, out in zip(wrt, gradients, outs, strict=True)
         )
 
@@ -233,6 +239,25 @@ class _WeightedLoss:
             each = scale * self.weighting.weights.astype(np.float64)
             full = np.broadcast_to(each, self.losses.shape)
             return full.astype(self.losses.dtype.newbyteorder("="))
+
+
+@dataclass(slots=True)
+class _WeightedLossOnGPU:
+    """The same for CUDA arrays."""
+
+    losses: Array
+    weighting: Weighting
+
+    def value(self) -> Any:
+        return self.value_and_gradients((), None, ())[0]
+
+    def value_and_gradients(
+        self, wrt: Sequence[str], upstream: Any, outs: Sequence[Any]
+    ) -> tuple[Any, tuple[Any, ...]]:
+        found: tuple[Any, tuple[Any, ...]] = cuda_backend().weighted_loss(
+            self.losses, self.weighting, wrt, upstream, outs
+        )
+        return found
 
 
 # ---- public functions -----------------------------------------------------------------------
@@ -501,10 +526,9 @@ def compute_weighted_loss(
     # Their compute dtype depends on the losses, but TensorFlow converts the weights first.
     _as_weights(weights, "float64")
     array = real_numbers(as_array(losses, "losses"), "losses")
-    if isinstance(array, DeviceArray):
-        raise TypeError("losses is a CUDA array; compute_weighted_loss is for the host only")
     compute = compute_dtype(array.dtype)
     given, factors = _as_weights(weights, compute)
     weighting = _weighting(given, factors, array.shape, compute, key)
-    call = _WeightedLoss(array, weighting)
+    on_gpu = isinstance(array, DeviceArray) or isinstance(weighting.weights, DeviceArray)
+    call = (_WeightedLossOnGPU if on_gpu else _WeightedLoss)(array, weighting)
     return _Collected(call, scope, "weighted_loss", key, loss_collection)

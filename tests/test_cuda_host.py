@@ -23,6 +23,7 @@ from stub import foreign, session
 V1 = xent.nn.softmax_cross_entropy_with_logits
 V2 = xent.nn.softmax_cross_entropy_with_logits_v2
 SPARSE = xent.nn.sparse_softmax_cross_entropy_with_logits
+WEIGHTED = xent.losses.compute_weighted_loss
 LOSS, SPARSE_LOSS = xent.losses.softmax_cross_entropy, xent.losses.sparse_softmax_cross_entropy
 rng = np.random.default_rng(0)
 logits = rng.normal(size=(4, 10)).astype(np.float32)
@@ -30,7 +31,8 @@ labels = rng.dirichlet(np.ones(10), 4).astype(np.float32)
 classes = rng.integers(0, 10, 4)
 weights = np.array([1, 0, 2, 0.5], np.float32)
 def dev(a):
-    return cuda.to_device(np.array(a, order="C"))
+    a = np.array(a, order="C")
+    return foreign.Exchanged(a) if a.dtype.name == "bfloat16" else cuda.to_device(a)
 x, y, c, w = dev(logits), dev(labels), dev(classes), dev(weights)
 
 def close(got, want, **tolerance):
@@ -136,6 +138,164 @@ def test_shapes(driver):
     """)
 
 
+def test_gradients_by_weights(driver):
+    """Of every shape and dtype of weights, reduction and kind of upstream, as on the CPU."""
+    driver("""
+    f, g = (xent.value_and_grad(h, ("logits", "weights")) for h in (SPARSE_LOSS, LOSS))
+    shape = (3, 5, 4)
+    z = rng.normal(size=(*shape, 7)).astype(np.float32)
+    at = rng.integers(0, 7, shape)
+    l = rng.dirichlet(np.ones(7), shape).astype(np.float32)
+    Z, A, L = dev(z), dev(at), dev(l)
+    for of in ((), (3, 5, 4), (3, 1, 4), (1, 5, 1), (1, 1, 1)):
+        factors = rng.normal(size=of).astype(np.float32)
+        for reduction in set(xent.losses.Reduction.all()):
+            up = rng.normal(size=shape if reduction == "none" else ()).astype(np.float32)
+            a = f(A, Z, dev(factors), reduction=reduction, upstream=dev(up))
+            b = f(at, z, factors, reduction=reduction, upstream=up)
+            close([a[0], *a[1]], [np.asarray(b[0]), *map(np.asarray, b[1])], rtol=2e-5, atol=2e-6)
+        if of == ():
+            a, b = g(L, Z, 2.0), g(l, z, 2.0)
+            close([a[0], *a[1]], [np.asarray(b[0]), *map(np.asarray, b[1])], rtol=2e-5)
+    for dtype in (np.float64, np.float16, ml_dtypes.bfloat16, np.int32, bool):
+        factors = np.arange(5).reshape(1, 5, 1).astype(dtype)
+        value, (dx, dw) = f(A, Z, dev(factors))
+        want, (wx, ww) = f(at, z, factors)
+        close([value, dx], [np.asarray(want), wx])
+        if ww is None:
+            assert dw is None
+        else:
+            close([dw], [ww], rtol=1e-2, atol=1e-3)
+    out = cuda.device_array((1, 5, 1), np.float32)
+    some = dev(np.ones((1, 5, 1), np.float32))
+    grad = xent.value_and_grad(SPARSE_LOSS, "weights")
+    assert grad(A, Z, some, out=out)[1] is out
+    close([out], [xent.value_and_grad(SPARSE_LOSS, "weights")(at, z, np.ones((1, 5, 1), np.float32))[1]])
+    assert grad(A, Z, some, out=some)[1] is some
+    close([some], [out.copy_to_host()])
+    """)
+
+
+def test_given_losses(driver):
+    """`compute_weighted_loss`, of every dtype, and both of its gradients."""
+    driver("""
+    f = xent.value_and_grad(WEIGHTED, ("losses", "weights"))
+    dtypes = (np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int32, np.uint8, np.int64)
+    kinds = (1.5, weights[:, None], weights[:1, None], rng.random((4, 3)))
+    reductions = sorted(set(xent.losses.Reduction.all()))
+    for i, dtype in enumerate(dtypes):
+        a = (10 * rng.random((4, 3))).astype(dtype)
+        loose = dict(rtol=1e-2) if a.dtype.itemsize == 2 else {}
+        for factors in kinds if i == 0 else (kinds[i % 4],):
+            for reduction in reductions if i == 0 else ("none", reductions[1 + i % 4]):
+                given = dev(factors) if np.ndim(factors) else factors
+                up = rng.normal(size=a.shape if reduction == "none" else ())
+                got = f(dev(a), given, reduction=reduction, upstream=dev(up))
+                want = f(a, factors, reduction=reduction, upstream=up)
+                pairs = [(got[0], want[0]), *zip(got[1], want[1])]
+                assert [p[0] is None for p in pairs] == [p[1] is None for p in pairs]
+                pairs = [(g, np.asarray(w)) for g, w in pairs if g is not None]
+                close([p[0] for p in pairs], [p[1] for p in pairs], **{"rtol": 1e-5, **loose})
+    some = dev(weights)
+    value, gradient = xent.value_and_grad(WEIGHTED, "losses")(some, out=some)
+    assert gradient is some
+    close([value, some], [np.asarray(x) for x in xent.value_and_grad(WEIGHTED, "losses")(weights)])
+    assert WEIGHTED(dev(np.zeros((0, 3), np.float32))).copy_to_host() == 0
+    assert WEIGHTED(dev(np.array(3.0))).copy_to_host() == 3
+    many = rng.random(10_000).astype(np.float32)
+    close([WEIGHTED(dev(many), reduction="weighted_mean")], [np.asarray(many.mean(dtype="f8"), "f4")])
+    """)
+
+
+def test_broadcast_labels(driver):
+    """The gradient by labels that are broadcast is a sum."""
+    driver("""
+    z = rng.normal(size=(3, 5, 70)).astype(np.float32)
+    f = xent.value_and_grad(V2, ("logits", "labels"))
+    for shape in ((1, 5, 70), (3, 1, 70), (1, 1, 70), (3, 5, 1), (1, 1, 1), (3, 1, 1)):
+        for dtype in (np.float32, np.float16):
+            l = rng.random(shape).astype(dtype)
+            up = rng.normal(size=(3, 5)).astype(np.float32)
+            got, want = f(dev(l), dev(z), upstream=dev(up)), f(l, z, upstream=up)
+            loose = {"rtol": 1e-5, "atol": 2e-5} if dtype == np.float32 else {"rtol": 2e-3, "atol": 1e-2}
+            close([got[0], *got[1]], [want[0], *want[1]], **loose)
+    out = dev(l)
+    assert f(out, dev(z), upstream=dev(up), out=(None, out))[1][1] is out
+    close([out], [want[1][1]], rtol=2e-3, atol=1e-2)
+    z = z.transpose(2, 0, 1).copy()
+    l = rng.random((70, 1, 5)).astype(np.float32)
+    got, want = f(dev(l), dev(z), axis=0), f(l, z, axis=0)
+    close([got[0], *got[1]], [want[0], *want[1]], rtol=1e-5, atol=1e-5)
+    none = np.zeros((0, 3), np.float32)
+    assert (f(dev(l[:1, 0, :3].copy()), dev(none))[1][1].copy_to_host() == 0).all()
+    """)
+
+
+def test_other_operands(driver):
+    """What kernels do not read in place is converted on the GPU, whatever its dtype and strides."""
+    driver("""
+    whole = (9 * rng.random((4, 10))).astype(int)
+    for dtype in "?bBhHiIlLefdFD":
+        l = whole.astype(dtype)
+        close([V2(dev(l), x)], [V2(l, logits)], rtol=1e-5)
+    f = xent.value_and_grad(V2, ("logits", "labels"))
+    z = rng.normal(size=(4, 6, 8, 10)).astype(np.float32)
+    l = rng.random((4, 6, 8, 10)).astype(np.float32)
+    Z, L = dev(z), dev(l)
+    cut = np.s_[::2, ::3, ::2]
+    uneven, out = dev(np.zeros_like(z)), dev(np.zeros_like(z))
+    wanted = f(l[cut], z[cut])
+    got = f(L[cut], Z[cut], out=(uneven[cut], None))
+    close([got[0], *got[1]], [wanted[0], *wanted[1]], rtol=1e-5)
+    rest = uneven.copy_to_host()
+    assert np.count_nonzero(rest) == np.count_nonzero(rest[cut])
+    factors = rng.random((2, 1, 4)).astype(np.float64)
+    a = xent.value_and_grad(LOSS)(L[cut], Z[cut], dev(factors), upstream=dev(np.array(2)))
+    close(a, [np.asarray(b) for b in xent.value_and_grad(LOSS)(l[cut], z[cut], factors, upstream=2)])
+    a = xent.value_and_grad(LOSS)(L[cut], Z[cut], dev(factors), reduction="none",
+                                  upstream=dev(factors.repeat(2, 1)))
+    close(a, xent.value_and_grad(LOSS)(l[cut], z[cut], factors, reduction="none",
+                                       upstream=factors.repeat(2, 1)))
+    long = dev(np.zeros((5, 10), np.float32))
+    long[:4].copy_to_device(logits)
+    g = xent.value_and_grad(SPARSE)
+    want = g(labels=classes, logits=logits)
+    close([g(labels=c, logits=long[:4], out=long[1:])[1]], want[1:])
+    assert (long.copy_to_host()[0] == logits[0]).all()
+    """)
+
+
+def test_collections(driver):
+    """Losses on the GPU are collected and added up there."""
+    driver("""
+    with xent.losses.collecting():
+        a = LOSS(y, x)
+        b = SPARSE_LOSS(c, x, w)
+        xent.losses.add_loss(np.float32(0.5), "regularization_losses")
+        assert [loss.value for loss in xent.losses.get_losses()] == [a, b]
+        total = xent.losses.get_total_loss()
+        with pytest.raises(TypeError, match="one dtype"):
+            xent.losses.add_loss(dev(np.zeros((), np.float64)))
+            xent.losses.get_total_loss()
+    host = LOSS(labels, logits) + SPARSE_LOSS(classes, logits, weights) + np.float32(0.5)
+    close([total], [np.asarray(host)])
+    """)
+
+
+def test_one_axis_more(driver):
+    """Axes of length 1 that TensorFlow drops, and their gradients."""
+    driver("""
+    f = xent.value_and_grad(SPARSE_LOSS, ("logits", "weights"))
+    z, wide = logits[..., None], weights[:, None]
+    for host in ((classes, logits, wide), (classes[:, None], logits, wide)):
+        got, want = f(*map(dev, host)), f(*host)
+        close([got[0], *got[1]], [np.asarray(want[0]), *want[1]])
+    out = dev(np.zeros_like(z))
+    got, want = f(c[0:1].reshape(()), dev(z[0])), f(classes[0], z[0])
+    close([got[0], *got[1]], [np.asarray(want[0]), *map(np.asarray, want[1])])
+    """)
+
+
 def test_arrays_of_other_libraries(driver):
     """DLPack first, so that bfloat16 is known for what it is; then the CUDA array interface."""
     driver("""
@@ -188,19 +348,15 @@ def test_errors(driver):
     refused(TypeError, "logits must be a CUDA array", V2, y, logits)
     refused(TypeError, "weights must be a CUDA array", LOSS, y, x, weights)
     refused(TypeError, "weights must be a CUDA array|logits must be", LOSS, labels, logits, w)
-    refused(TypeError, "weights on a GPU must have dtype float32", LOSS, y, x, dev(weights.astype("f8")))
     refused(ValueError, "labels must have shape", SPARSE, labels=dev(classes[:3]), logits=x)
     refused(TypeError, "labels must have dtype int32 or int64", SPARSE, labels=w, logits=x)
     refused(TypeError, "out must be a CUDA array", f, labels=c, logits=x, out=logits)
     refused(TypeError, "out must have dtype float32", f, labels=c, logits=x, out=dev(logits.astype("f8")))
     refused(ValueError, "out must have shape", f, labels=c, logits=x, out=dev(logits[:2]))
-    whole = dev(np.zeros((5, 10), np.float32))
-    refused(ValueError, "out must not overlap", f, labels=c, logits=whole[:4], out=whole[1:])
     refused(ValueError, "upstream must have the shape", f, labels=c, logits=x, upstream=dev(weights[:2]))
-    refused(ValueError, "gradient by weights", xent.value_and_grad(LOSS, "weights"), y, x, w)
-    refused(ValueError, "broadcast labels", xent.value_and_grad(V2, "labels"), y[:1], x)
-    refused(TypeError, "for the host only", xent.losses.compute_weighted_loss, w)
-    refused(TypeError, "dtype complex64, which is not supported", V2, y, dev(logits.astype("c8")))
+    refused(TypeError, "weights must be a CUDA array", WEIGHTED, w, weights)
+    refused(TypeError, "losses must be a CUDA array", WEIGHTED, weights, w)
+    refused(TypeError, "logits must have dtype", V2, y, dev(logits.astype("c8")))
     refused(ValueError, "weights can not be broadcast", LOSS, y, x, dev(weights[:3]))
     bad = dev(np.array([-1, 3, 10, 2]))
     value, gradient = f(labels=bad, logits=x)

@@ -1,36 +1,67 @@
 """Arrays of Numba, CuPy, PyTorch, JAX and others as :class:`DeviceArray`, without a copy.
 
 DLPack is asked first: it knows bfloat16, which ``__cuda_array_interface__`` cannot say and PyTorch
-calls float16 there.
+calls float16 there. New arrays are Numba's, in memory that is allocated and freed in the order of
+their stream, so that neither waits for the GPU.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from typing import Any
 
 import numpy as np
+from cuda.bindings.driver import CUdeviceptr
 from cuda.core.utils import StridedMemoryView
 from numba import cuda
+from numba.cuda import MemoryPointer
 from numba.cuda.cudadrv.devicearray import DeviceNDArray
 
 from .._arrays import dtype_name
-from .._device import DeviceArray
-from .streams import LEGACY, chosen, own_stream
+from .._device import VIEWERS, DeviceArray
+from . import driver
+from .elementwise import CODES
+from .streams import LEGACY, as_handle, chosen, own_stream
 
-DTYPES = frozenset(
-    (
-        "float16",
-        "bfloat16",
-        "float32",
-        "float64",
-        "int32",
-        "int64",
-        "int16",
-        "int8",
-        "uint8",
-        "bool",
+
+@functools.lru_cache(4096)
+def _flaw(dtype: np.dtype[Any], shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """What is wrong with an array: 1 its dtype, 2 its strides, 0 nothing."""
+    name = dtype_name(dtype)
+    if not dtype.isnative or not (name in CODES or name in ("complex64", "complex128")):
+        return 1
+    even = all(s % dtype.alignment == 0 for n, s in zip(shape, strides, strict=True) if n > 1)
+    return 0 if even else 2
+
+
+def _check(found: DeviceArray, name: str) -> DeviceArray:
+    dtype = found.dtype
+    flaw = _flaw(dtype, found.shape, found.strides)
+    if flaw == 1:
+        raise TypeError(f"{name} is a CUDA array of dtype {dtype}, which is not supported")
+    if flaw or found.address % dtype.alignment:
+        raise ValueError(f"{name} is a CUDA array whose elements are not aligned")
+    return found
+
+
+def _of_numba(array: Any, name: str) -> DeviceArray:
+    stream = array.stream
+    return _check(
+        DeviceArray(
+            array,
+            array.device_ctypes_pointer.value or 0,
+            array.shape,
+            array.strides,
+            array.dtype,
+            array.gpu_data.context.device.id if driver.several_devices() else 0,
+            0 if stream == 0 else as_handle(stream),
+        ),
+        name,
     )
-)
+
+
+VIEWERS[DeviceNDArray] = _of_numba
 
 
 def view(array: Any, name: str) -> DeviceArray:
@@ -40,33 +71,21 @@ def view(array: Any, name: str) -> DeviceArray:
     ------
     TypeError
         If it is not one, or has a dtype that kernels do not read.
+    ValueError
+        If its elements are not aligned.
     """
-    found = _of_numba(array) if isinstance(array, DeviceNDArray) else _of_any(array, name)
-    if dtype_name(found.dtype) not in DTYPES:
-        raise TypeError(f"{name} is a CUDA array of dtype {found.dtype}, which is not supported")
-    if found.address % found.dtype.itemsize or any(
-        s % found.dtype.itemsize for n, s in zip(found.shape, found.strides, strict=True) if n > 1
-    ):
-        raise ValueError(f"{name} is a CUDA array whose elements are not aligned")
-    return found
-
-
-def _of_numba(array: Any) -> DeviceArray:
-    pointer = array.device_ctypes_pointer.value or 0
-    stream = int(getattr(array.stream, "handle", array.stream) or 0) or LEGACY
-    device = array.gpu_data.context.device.id if array.size else cuda.get_current_device().id
-    return DeviceArray(
-        array, int(pointer), array.shape, array.strides, array.dtype, int(device), stream
-    )
+    if isinstance(array, DeviceNDArray):
+        return _of_numba(array, name)
+    return _check(_of_any(array, name), name)
 
 
 def _of_any(array: Any, name: str) -> DeviceArray:
-    stream = own_stream(array)
-    wanted = chosen() or stream
     try:
+        stream = own_stream(array)
+        wanted = chosen() or stream or LEGACY
         # The producer is made to wait for, unless the kernels run where it runs itself.
         known = StridedMemoryView.from_any_interface(
-            array, stream_ptr=-1 if wanted == stream is not None else wanted or LEGACY
+            array, stream_ptr=-1 if wanted == stream else wanted
         )
         dtype = np.dtype(known.dtype)
     except Exception as error:
@@ -75,20 +94,91 @@ def _of_any(array: Any, name: str) -> DeviceArray:
         ) from error
     shape = tuple(known.shape)
     strides = known.strides
-    if strides is None:
-        strides = tuple(int(np.prod(shape[i + 1 :], dtype=int)) for i in range(len(shape)))
     return DeviceArray(
         array,
         int(known.ptr),
         shape,
-        tuple(int(s) * dtype.itemsize for s in strides),
+        contiguous_strides(shape, dtype.itemsize)
+        if strides is None
+        else tuple([int(s) * dtype.itemsize for s in strides]),
         dtype,
         int(known.device_id),
-        stream or LEGACY,
+        wanted,
         bool(known.readonly),
     )
 
 
-def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-    """A new Numba device array."""
-    return cuda.device_array(shape, dtype)
+# ---- new arrays -----------------------------------------------------------------------------
+
+
+@functools.lru_cache(4096)
+def contiguous_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """The strides of an array without gaps, its last axis side by side."""
+    return tuple([itemsize * math.prod(shape[i + 1 :]) for i in range(len(shape))])
+
+
+@functools.lru_cache(4096)
+def strides_like(
+    shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int
+) -> tuple[int, ...]:
+    """The strides of an array without gaps, its axes in the order of another's, as in NumPy."""
+    found = [0] * len(shape)
+    step = itemsize
+    for axis in sorted(range(len(shape)), key=lambda i: (abs(strides[i]), -i)):
+        found[axis] = step
+        step *= shape[axis]
+    return tuple(found)
+
+
+def temporary(
+    shape: tuple[int, ...], dtype: np.dtype[Any], number: int, handle: int
+) -> DeviceArray:
+    """Contiguous memory for as long as the array is kept, and until the stream is done with it."""
+    size = math.prod(shape) * dtype.itemsize
+    buffer = driver.allocate(size, number, handle)
+    strides = contiguous_strides(shape, dtype.itemsize)
+    return DeviceArray(buffer, int(buffer.handle), shape, strides, dtype, number, handle)
+
+
+@functools.lru_cache(64)
+def _external_stream(handle: int) -> Any:
+    return 0 if handle == LEGACY else cuda.external_stream(handle)
+
+
+@functools.lru_cache(4096)
+def _likeness(
+    shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any], handle: int
+) -> dict[str, Any]:
+    """What Numba arrays that differ in their memory alone have in common."""
+    nothing = MemoryPointer(None, CUdeviceptr(0), 0)
+    like = vars(DeviceNDArray(shape, strides, dtype, _external_stream(handle), nothing))
+    return {name: value for name, value in like.items() if name != "gpu_data"}
+
+
+def new(
+    shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any], number: int, handle: int
+) -> tuple[Any, int]:
+    """A new Numba device array without gaps, in memory of a stream's pool, and its address."""
+    buffer = driver.allocate(math.prod(shape) * dtype.itemsize, number, handle)
+    address = buffer.handle
+    array = DeviceNDArray.__new__(DeviceNDArray)
+    # As `copy.copy` does it: making one takes Numba longer than the launch of a kernel.
+    vars(array).update(_likeness(shape, strides, dtype, handle))
+    array.gpu_data = MemoryPointer(
+        driver.numba_context(number), CUdeviceptr(address), buffer.size, owner=buffer
+    )
+    return array, address
+
+
+def empty(
+    shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any], number: int, handle: int
+) -> DeviceArray:
+    """The same with what is known of it."""
+    array, address = new(shape, strides, dtype, number, handle)
+    return DeviceArray(array, address, shape, strides, dtype, number, handle)
+
+
+def with_last_axis(array: Any) -> Any:
+    """The same Numba device array with one more axis, of length 1."""
+    strides = (*array.strides, array.dtype.itemsize)
+    return DeviceNDArray((*array.shape, 1), strides, array.dtype, array.stream, array.gpu_data)

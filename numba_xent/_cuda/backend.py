@@ -1,262 +1,240 @@
 """A problem on CUDA arrays in, losses and gradients out: all on one stream, nothing waits.
 
 Checks that need no element of an array are made before any launch. What only the GPU knows is left
-to it: the divisor of a reduction is computed there, and a label that is no class gives NaN.
+to it: the divisor of a reduction is computed there, and a label that is no class gives NaN. What
+the kernels do not do themselves is done before and after them: operands are copied if they have
+another dtype or uneven strides, and so are gradients whose place is needed or uneven.
 """
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._arrays import dtype_name
-from .._device import DeviceArray, is_on_gpu
-from .._weighting import Reduction
-from . import arrays, driver, streams, totals
-from .plan import NO_TENSOR, OPERANDS, Meta, Plan, make_plan
-from .task import Tensor, flat
+from .._arrays import is_float
+from .._device import DeviceArray
+from . import arrays, driver, streams, totals, weights
+from .general import converted, multiply, sum_to_shape
+from .operands import (
+    Outputs,
+    as_factor,
+    aside,
+    check_devices,
+    check_out,
+    check_upstream,
+    only_cuda,
+    wait_for,
+)
+from .plan import NO_TENSOR, OPERANDS
+from .recipe import MODES, SLOTS, Recipe, recipe
+from .weights import known_divisor, total, weighted_loss
 
 if TYPE_CHECKING:
     from .._problem import Problem
 
-_MODES = {
-    Reduction.MEAN: totals.BY_WEIGHTS,
-    Reduction.SUM_BY_NONZERO_WEIGHTS: totals.BY_COUNT,
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "float32": np.dtype(np.float32),
+    "float64": np.dtype(np.float64),
 }
 
-
-def _only_cuda(value: Any, name: str) -> DeviceArray:
-    if isinstance(value, DeviceArray):
-        return value
-    raise TypeError(
-        f"{name} must be a CUDA array as the logits are, got {type(value).__name__}; arrays of the "
-        "host and of a GPU cannot be mixed"
-    )
+with_last_axis = arrays.with_last_axis
+__all__ = ["check_out", "solve", "total", "weighted_loss", "with_last_axis"]
 
 
-def _meta(array: DeviceArray | None) -> Meta | None:
-    if array is None:
-        return None
-    return Meta(dtype_name(array.dtype), array.shape, array.strides)
+class _Solution:
+    """A problem whose arguments have been checked, and what is known of it on the way."""
 
-
-def _as_factor(value: Any, name: str, compute: str) -> tuple[float, DeviceArray | None]:
-    """A factor as a number, if the host knows it, and as a device array, if it does not."""
-    if value is None:
-        return 1.0, None
-    if isinstance(value, DeviceArray):
-        if dtype_name(value.dtype) != compute:
-            raise TypeError(f"{name} on a GPU must have dtype {compute}, got {value.dtype}")
-        return 1.0, value
-    array = np.asarray(value)
-    if array.ndim:
-        _only_cuda(value, name)
-    return float(array), None
-
-
-def _extent(array: DeviceArray) -> tuple[int, int]:
-    """The first byte and the one after the last that an array may touch."""
-    reach = [(n - 1) * s for n, s in zip(array.shape, array.strides, strict=True)]
-    low = array.address + sum(min(0, r) for r in reach)
-    return low, array.address + sum(max(0, r) for r in reach) + array.dtype.itemsize
-
-
-def _overlap(a: DeviceArray, b: DeviceArray) -> bool:
-    if a.size == 0 or b.size == 0:
-        return False
-    (a_low, a_high), (b_low, b_high) = _extent(a), _extent(b)
-    return a_low < b_high and b_low < a_high
-
-
-def _same_place(a: DeviceArray, b: DeviceArray) -> bool:
-    place = operator.attrgetter("address", "shape", "strides", "dtype")
-    return bool(place(a) == place(b))
-
-
-def _output(
-    out: Any, like: DeviceArray, position: str, read: Sequence[DeviceArray], in_place: bool
-) -> DeviceArray:
-    """Where a gradient goes: `out`, or a new array."""
-    if out is None:
-        return arrays.view(arrays.empty(like.shape, like.dtype), "out")
-    if not is_on_gpu(out):
-        raise TypeError(f"out{position} must be a CUDA array, got {type(out).__name__}")
-    found = arrays.view(out, f"out{position}")
-    if found.dtype != like.dtype:
-        raise TypeError(f"out{position} must have dtype {like.dtype}, got {found.dtype}")
-    if found.shape != like.shape:
-        raise ValueError(f"out{position} must have shape {like.shape}, got {found.shape}")
-    if found.readonly:
-        raise ValueError(f"out{position} must be writeable, got a read-only array")
-    if any(s == 0 for n, s in zip(found.shape, found.strides, strict=True) if n > 1):
-        raise ValueError(f"out{position} must not have elements that share memory")
-    for other in read:
-        if _overlap(found, other) and not (in_place and _same_place(found, other)):
-            raise ValueError(f"out{position} must not overlap an array that is read")
-    return found
-
-
-class _Call:
-    """A problem whose operands have been checked."""
-
-    def __init__(self, problem: Problem, upstream: Any) -> None:
+    def __init__(
+        self, problem: Problem, wrt: Sequence[str], upstream: Any, outs: Sequence[Any]
+    ) -> None:
         self.problem = problem
-        self.logits = _only_cuda(problem.logits, "logits")
-        self.labels = _only_cuda(problem.labels, "labels")
-        weighting = problem.weighting
-        self.weight, self.weights = _as_factor(
-            None if weighting is None else weighting.weights, "weights", problem.compute
-        )
-        if is_on_gpu(upstream):
-            upstream = arrays.view(upstream, "upstream")
-        self.up, self.upstream = _as_factor(upstream, "upstream", problem.compute)
-        wanted = () if problem.reduced else problem.batch_shape
-        shape = np.shape(upstream) if self.upstream is None else self.upstream.shape
-        if upstream is not None and shape != wanted:
-            raise ValueError(f"upstream must have the shape of the value, {wanted}, got {shape}")
-        self.read = [
-            a for a in (self.logits, self.labels, self.weights, self.upstream) if a is not None
-        ]
-        self.device = self.logits.device
-        self._check_devices(self.read)
-        self.handle = streams.chosen() or self.logits.stream
+        self.logits = logits = only_cuda(problem.logits, "logits")
+        self.labels = only_cuda(problem.labels, "labels")
+        self.weighting = weighting = problem.weighting
+        self.reduced = reduced = problem.reduced
+        self.weight, self.weights = 1.0, None
+        likes: dict[str, Any] = {"logits": logits}
+        if problem.label_gradient:
+            likes["labels"] = self.labels
+        if weighting is not None:
+            self.weight, self.weights = as_factor(weighting.weights, "weights")
+            if is_float(weighting.given):
+                likes["weights"] = weighting.given
+        self.up, self.above = 1.0, None
+        if upstream is not None:
+            shape = () if reduced else problem.batch_shape
+            self.up, self.above = check_upstream(upstream, shape, problem.compute)
+        self.outputs = Outputs(wrt, outs, likes)
+        self.read = [logits, self.labels]
+        if self.weights is not None:
+            self.read.append(self.weights)
+        if self.above is not None:
+            self.read.append(self.above)
+        self.arrays = [*self.read, *self.outputs.given]
+        check_devices(self.arrays)
+        self.device = logits.device
+        self.handle = streams.chosen() or logits.stream or streams.LEGACY
+        self.compute = _DTYPES[problem.compute]
 
-    def _check_devices(self, found: Sequence[DeviceArray]) -> None:
-        for array in found:
-            if array.device != self.device:
-                raise ValueError(
-                    f"all CUDA arrays must be on one device, got {self.device} and {array.device}"
-                )
+    def solve(self) -> tuple[Any, tuple[Any, ...]]:
+        """The value and the gradients."""
+        entered = driver.enter(self.device)
+        try:
+            wait_for(self.arrays, self.handle)
+            return self._solve()
+        finally:
+            if entered:
+                driver.leave()
 
-    def solve(self, wrt: Sequence[str], outs: Sequence[Any]) -> tuple[Any, tuple[Any, ...]]:
-        """The value, and the gradient by each argument named."""
-        problem = self.problem
-        if "weights" in wrt:
-            raise ValueError("wrt: the gradient by weights is not computed for CUDA arrays")
-        if "labels" in wrt and self.labels.shape != self.logits.shape:
-            raise ValueError("wrt: broadcast labels have no gradient for CUDA arrays")
-        outputs: dict[str, DeviceArray] = {}
-        for i, (name, out) in enumerate(zip(wrt, outs, strict=True)):
-            position = "" if len(wrt) == 1 else f"[{i}]"
-            if name == "labels" and not problem.label_gradient:
-                if out is not None:
-                    raise ValueError(
-                        f"out{position} must be None: there is no gradient by integer labels"
-                    )
-                continue
-            like = self.logits if name == "logits" else self.labels
-            # Labels may be read after their gradient is written, logits may not.
-            read = [*self.read, *outputs.values()]
-            outputs[name] = _output(out, like, position, read, name == "logits")
-        self._check_devices(list(outputs.values()))
-        self._check_devices(self.read)
-        driver.device(self.device).set_current()
-        loss = arrays.empty(() if problem.reduced else problem.batch_shape, self.logits.dtype)
-        if self.logits.size == 0:
-            loss.copy_to_device(np.zeros(loss.shape, loss.dtype))
-        else:
-            with driver.lock:
-                self._launch(arrays.view(loss, "losses"), outputs)
-        return loss, tuple(
-            None if name not in outputs else outputs[name].owner if out is None else out
-            for name, out in zip(wrt, outs, strict=True)
-        )
+    def _solve(self) -> tuple[Any, tuple[Any, ...]]:
+        problem, handle = self.problem, self.handle
+        outputs = self.outputs
+        late = outputs.allocate(self.device, handle, self.read, self.logits)
+        places = outputs.places
+        shape = () if self.reduced else problem.batch_shape
+        dtype = self.logits.dtype
+        strides = arrays.contiguous_strides(shape, dtype.itemsize)
+        loss, value = arrays.new(shape, strides, dtype, self.device, handle)
 
-    def _launch(self, loss: DeviceArray, outputs: dict[str, DeviceArray]) -> None:
-        problem, reduced = self.problem, self.problem.reduced
-        operands = (
+        labels, d_labels = self.labels, places.get("labels")
+        terms = None
+        if d_labels is not None and labels.shape != self.logits.shape:
+            labels = self._in_compute_dtype(labels)
+            d_labels = terms = arrays.temporary(
+                self.logits.shape, self.compute, self.device, handle
+            )
+        operands = [
             self.logits,
-            self.labels,
-            outputs.get("logits"),
-            outputs.get("labels"),
-            self.weights,
-            None if reduced else self.upstream,
-        )
-        metas = tuple(map(_meta, operands))
-        number = self.device
-        plan = make_plan(problem.axis, problem.sparse, metas, driver.processors(number))
-        examples = plan.outer * plan.inner
-        blocks = -(-examples // totals.EXAMPLES)
-        wide = 8 if problem.compute == "float64" else 4
-        states, raw, partials, scale_at = driver.scratch(
-            (plan.states_bytes, examples * wide * reduced, blocks * 24, 8), number, self.handle
-        )
-        total = self._total(plan, loss, raw, partials, blocks) if reduced else None
-        scale = self.up * self.weight
-        if total is not None and outputs:
-            host = self._known_divisor(examples)
-            if host is not None and self.upstream is None:
-                scale = scale / host if host != 0.0 else 0.0
-                scale_at = 0
-            else:
-                # What gradients are divided by is known before the losses are.
-                early = total._replace(losses=0, value=0, scale=scale_at)
-                self._run_sums(early)
-        else:
-            scale_at = 0
-        task = plan.task(
-            [0 if a is None else a.address for a in operands],
-            {
-                "losses": raw if reduced else loss.address,
-                "raw": int(reduced),
-                "wide": int(problem.sparse and self.labels.dtype.itemsize == 8),
-                "states": states,
-                "scale_at": scale_at,
-                "keep": 1.0 - problem.smoothing,
-                "uniform": problem.smoothing / plan.classes,
-                "scale": scale,
-                "weight": self.weight,
-            },
-        )
-        numbers = flat(task)
-        for launch in plan.launches:
-            loaded = driver.kernel(launch.choice, number)
-            driver.run(loaded, launch.grid, launch.choice.threads, numbers, self.handle)
-        if total is not None:
-            self._run_sums(total)
+            labels,
+            places.get("logits"),
+            d_labels,
+            None if self.weights is None else self._in_compute_dtype(self.weights),
+            None if self.above is None else self._in_compute_dtype(self.above),
+        ]
+        raw = self.reduced or "weights" in places
+        found = self._recipe(operands, raw)
+        if found.copies:
+            found = self._copied(found.copies, operands, raw, late)
+        size = found.scratch[-1]
+        room = None if size == 0 else driver.allocate(size, self.device, handle)
+        start = 0 if room is None else int(room.handle)
+        losses = start + found.scratch[1] if raw else value
+        self._launch(found, operands, raw, losses, value, start)
+        if terms is not None:
+            multiply(places["labels"], sum_to_shape(terms, labels.shape, handle), handle=handle)
+        if "weights" in places:
+            each = DeviceArray(loss, value, shape, strides, dtype, self.device, handle)
+            self._weights_gradient(found, losses, start, operands, each, places["weights"])
+        for place, array in reversed(late):
+            multiply(place, array, handle=handle)
+        return loss, outputs.results()
 
-    def _known_divisor(self, examples: int) -> float | None:
-        """What the sum is divided by, if the host knows it."""
-        weighting = self.problem.weighting
-        if weighting is None or (self.weights is not None and weighting.reduction in _MODES):
-            return None
-        return weighting.divisor
+    def _in_compute_dtype(self, array: DeviceArray) -> DeviceArray:
+        if array.dtype == self.compute:
+            return array
+        return converted(array, array.shape, self.compute, self.handle)
 
-    def _total(
-        self, plan: Plan, loss: DeviceArray, raw: int, partials: int, blocks: int
-    ) -> totals.Sum:
-        """What the kernels that form the value are told."""
-        weighting = self.problem.weighting
+    def _recipe(self, operands: Sequence[DeviceArray | None], raw: bool) -> Recipe:
+        problem, weighting = self.problem, self.weighting
+        known = [None if a is None else (a.dtype, a.shape, a.strides) for a in operands]
+        reduction = divisor = None
+        above = False
+        if weighting is not None and self.reduced:
+            reduction, divisor = weighting.reduction, known_divisor(weighting, self.weights)
+            above, known[5] = known[5] is not None, None
+        return recipe(
+            self.device, problem.axis, problem.sparse, reduction, divisor, raw, above, *known
+        )
+
+    def _copied(
+        self,
+        names: Sequence[str],
+        operands: list[DeviceArray | None],
+        raw: bool,
+        late: list[tuple[DeviceArray, DeviceArray]],
+    ) -> Recipe:
+        """Replace operands by contiguous ones; note which outputs are to be copied then."""
+        handle = self.handle
+        places = {name: operands[OPERANDS.index(name)] for name in names}
+        for name, array in places.items():
+            if array is not None and name in ("d_logits", "d_labels"):
+                place = operands[OPERANDS.index(name)] = aside(array, handle)
+                late.append((array, place))
+        for name, array in places.items():
+            if array is None or name in ("d_logits", "d_labels"):
+                continue
+            dense = name == "logits" or (name == "labels" and not self.problem.sparse)
+            shape = self.logits.shape if dense else self.problem.batch_shape
+            operands[OPERANDS.index(name)] = converted(array, shape, array.dtype, handle)
+        return self._recipe(operands, raw)
+
+    def _launch(
+        self,
+        found: Recipe,
+        operands: Sequence[DeviceArray | None],
+        raw: bool,
+        losses: int,
+        value: int,
+        start: int,
+    ) -> None:
+        problem, handle = self.problem, self.handle
+        scale, smoothing, uniform = self.up * self.weight, problem.smoothing, 0.0
+        if found.divisor is not None:
+            scale = scale / found.divisor if found.divisor != 0.0 else 0.0
+        if smoothing:
+            uniform = smoothing / max(1, problem.classes)
+        logits, labels, d_logits, d_labels, weights, upstream = [
+            0 if a is None else a.address for a in operands
+        ]
+        states, _, partials, scale_at, _ = found.scratch
+        if found.empty:
+            self._no_losses(losses, raw)
+        with driver.lock:
+            SLOTS.pack_into(
+                found.memory, 0, logits, labels, d_logits, d_labels, weights, upstream, losses,
+                start + states, start + scale_at, value, start + partials,
+                1.0 - smoothing, uniform, scale, self.weight,
+            )  # fmt: skip
+            for prepared in found.launches:
+                prepared.launch(handle)
+
+    def _no_losses(self, losses: int, raw: bool) -> None:
+        """Without classes every loss is 0."""
+        shape = self.problem.batch_shape
+        dtype = self.compute if raw else self.logits.dtype
+        strides = arrays.contiguous_strides(shape, dtype.itemsize)
+        place = DeviceArray(None, losses, shape, strides, dtype, self.device, self.handle)
+        multiply(place, None if raw else self.weights, scale=0.0, handle=self.handle)
+
+    def _weights_gradient(
+        self,
+        found: Recipe,
+        losses: int,
+        start: int,
+        operands: Sequence[DeviceArray | None],
+        value: DeviceArray,
+        out: DeviceArray,
+    ) -> None:
+        weighting, shape = self.weighting, self.problem.batch_shape
         assert weighting is not None
-        divisor = self._known_divisor(plan.outer * plan.inner)
-        mode = totals.BY_SUM if divisor is not None else _MODES[weighting.reduction]
-        weights = plan.tensors[OPERANDS.index("weights")]
-        return totals.Sum(
-            raw,
-            NO_TENSOR
-            if self.weights is None or weights is None
-            else Tensor(self.weights.address, *weights[1:]),
-            0 if self.upstream is None else self.upstream.address,
-            plan.outer,
-            plan.inner,
-            partials,
-            blocks,
-            loss.address,
-            0,
-            mode,
-            1.0 if divisor is None else divisor,
-            self.weight,
+        strides = arrays.contiguous_strides(shape, self.compute.itemsize)
+        raw = DeviceArray(None, losses, shape, strides, self.compute, self.device, self.handle)
+        sum_of = None
+        if self.reduced:
+            divisor = known_divisor(weighting, self.weights)
+            sum_of = totals.Sum(
+                0, NO_TENSOR, 0, 1, 1, start + found.scratch[2], found.blocks, 0, 0,
+                totals.BY_SUM if divisor is not None else MODES[weighting.reduction],
+                1.0 if divisor is None else divisor, 1.0,
+            )  # fmt: skip
+        else:
+            narrow = self.compute.itemsize < 8
+            multiply(value, raw, operands[4], scale=self.weight, narrow=narrow, handle=self.handle)
+        weights.gradient(
+            raw, weighting, self.weights, (self.up, operands[5]), sum_of, out, self.handle
         )
-
-    def _run_sums(self, task: totals.Sum) -> None:
-        numbers = flat(task)
-        dtype = dtype_name(self.logits.dtype)
-        number, handle = self.device, self.handle
-        driver.run_sum("partial_sums", dtype, task.blocks, numbers, number, handle)
-        driver.run_sum("total_sum", dtype, 1, numbers, number, handle)
 
 
 def solve(
@@ -276,6 +254,6 @@ def solve(
     TypeError
         If operands are on the host, or have dtypes that cannot be combined.
     ValueError
-        If shapes do not fit, devices differ, strides cannot be followed, or outputs overlap.
+        If shapes do not fit, devices differ, strides cannot be followed, or outputs share memory.
     """
-    return _Call(problem, upstream).solve(wrt, outs)
+    return _Solution(problem, wrt, upstream, outs).solve()

@@ -277,6 +277,14 @@ class _Format(NamedTuple):
     minus_infinity: tuple[int, int] = (0, 0)
 
 
+def _resized(extend: str, memory: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """How an integer becomes one of 64 bits, and what is left of one of those."""
+    return (
+        lambda builder, x: getattr(builder, extend)(x, _I64),
+        lambda builder, x: builder.trunc(x, memory),
+    )
+
+
 _FORMATS = {
     "float32": _Format(
         _F32, types.float32, _same, _same, _lanes_of(_F32, 4), _together(_F32), (0xFF800000,) * 2
@@ -302,17 +310,26 @@ _FORMATS = {
         _join_brain_floats,
         (0xFF80FF80,) * 2,
     ),
-    "int32": _Format(_I32, types.int64, lambda builder, x: builder.sext(x, _I64), None),
-    "int64": _Format(_I64, types.int64, _same, None),
-    "int16": _Format(_I16, types.int64, lambda builder, x: builder.sext(x, _I64), None),
-    "int8": _Format(_I8, types.int64, lambda builder, x: builder.sext(x, _I64), None),
-    "uint8": _Format(_I8, types.int64, lambda builder, x: builder.zext(x, _I64), None),
-    "bool": _Format(_I8, types.int64, lambda builder, x: builder.zext(x, _I64), None),
+    "int64": _Format(_I64, types.int64, _same, _same),
+    "int32": _Format(_I32, types.int64, *_resized("sext", _I32)),
+    "int16": _Format(_I16, types.int64, *_resized("sext", _I16)),
+    "int8": _Format(_I8, types.int64, *_resized("sext", _I8)),
+    "uint64": _Format(_I64, types.uint64, _same, _same),
+    "uint32": _Format(_I32, types.int64, *_resized("zext", _I32)),
+    "uint16": _Format(_I16, types.int64, *_resized("zext", _I16)),
+    "uint8": _Format(_I8, types.int64, *_resized("zext", _I8)),
+    "bool": _Format(
+        _I8,
+        types.boolean,
+        lambda builder, x: builder.icmp_unsigned("!=", x, _I8(0)),
+        lambda builder, x: builder.zext(x, _I8),
+    ),
 }
 
 SIZES = {
     "float32": 4, "float64": 8, "float16": 2, "bfloat16": 2,
-    "int32": 4, "int64": 8, "int16": 2, "int8": 1, "uint8": 1, "bool": 1,
+    "int64": 8, "int32": 4, "int16": 2, "int8": 1,
+    "uint64": 8, "uint32": 4, "uint16": 2, "uint8": 1, "bool": 1,
 }  # fmt: skip
 """Bytes of each dtype that kernels read."""
 

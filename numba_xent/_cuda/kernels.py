@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import cuda
 
-from . import columns, examples, rows, spans, split, tiles, totals
+from . import columns, elementwise, examples, rows, spans, split, tiles, totals
 from .cache import kept
 from .device import reciprocal, storage
 from .task import TASK, type_of
@@ -233,4 +233,25 @@ def ptx(choice: Choice, capability: tuple[int, int]) -> str:
         choice.name,
         capability,
         choice.threads,
+    )
+
+
+_PRODUCT = type_of(elementwise.Product, ("a", "b", "c", "out"), ("scale",), elementwise.Operand)
+_FOLD = type_of(elementwise.Fold, (), ())
+
+
+@functools.cache
+def elementwise_ptx(name: str, capability: tuple[int, int]) -> str:
+    """The PTX of ``product`` or ``fold``, which are for all dtypes."""
+    names = {
+        f"{what}_{dtype}": getattr(storage(dtype, "float64"), what)
+        for dtype in elementwise.CODES
+        for what in ("load", "store")
+    }
+    return _compile(
+        lambda: entry(elementwise, name, names),
+        _PRODUCT if name == "product" else _FOLD,
+        name,
+        capability,
+        elementwise.THREADS,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -31,6 +32,14 @@ class Meta(NamedTuple):
     strides: tuple[int, ...]
     phase: int | None = None
     """The address modulo 16, without which nothing is read 16 bytes at a time."""
+
+
+class UnevenStridesError(ValueError):
+    """Operands whose batch axes cannot be seen as the two evenly strided axes of the others."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        super().__init__(f"{' and '.join(names)} cannot be read in place: the strides are uneven")
+        self.names = names
 
 
 class Launch(NamedTuple):
@@ -162,9 +171,10 @@ def make_plan(
 
     Raises
     ------
+    UnevenStridesError
+        If the batch axes of an operand cannot be seen as two evenly strided axes.
     ValueError
-        If the batch axes of an operand cannot be seen as two evenly strided axes, or if there are
-        more classes than a kernel counts.
+        If there are more examples than a launch can compute, or more classes than a kernel counts.
     """
     logits, labels = metas[0], metas[1]
     assert logits is not None
@@ -183,14 +193,14 @@ def make_plan(
         full = broadcast_strides(logits.shape if with_classes else batch, meta.shape, meta.strides)
         class_strides.append(full[axis] if with_classes else 0)
         strides.append(full[:axis] + full[axis + 1 :] if with_classes else full)
-    layout = two_axes(batch, strides, [1] * len(strides))
+    sizes = [SIZES[meta.dtype] * math.prod(meta.shape) for _, meta in present]
+    layout = two_axes(batch, strides, sizes)
     found: dict[str, Tensor] = {}
+    uneven = tuple(n for (n, _), cut in zip(present, layout.strides, strict=True) if cut is None)
+    if uneven:
+        raise UnevenStridesError(uneven)
     for (name, _), cut, step in zip(present, layout.strides, class_strides, strict=True):
-        if cut is None:
-            raise ValueError(
-                f"{name} has strides that no two batch axes can stand for: the batch axes "
-                f"{batch} must be evenly spaced in groups that are the same for all CUDA arrays"
-            )
+        assert cut is not None
         found[name] = Tensor(0, *cut, step)
     examples = layout.outer * layout.inner
     held = {

@@ -64,16 +64,16 @@ class Task(NamedTuple):
     weight: float
 
 
-def type_of(kind: Any, tensors: tuple[str, ...], floats: tuple[str, ...]) -> Any:
+def type_of(kind: Any, tensors: tuple[str, ...], floats: tuple[str, ...], of: Any = Tensor) -> Any:
     """The Numba type of a named tuple of integers, but for some of its members."""
+    tensor = types.NamedUniTuple(types.int64, len(of._fields), of)
     members = [
-        _TENSOR if name in tensors else types.float64 if name in floats else types.int64
+        tensor if name in tensors else types.float64 if name in floats else types.int64
         for name in kind._fields
     ]
     return types.NamedTuple(members, kind)
 
 
-_TENSOR = types.NamedUniTuple(types.int64, len(Tensor._fields), Tensor)
 TASK = type_of(Task, Task._fields[:6], ("keep", "uniform", "scale", "weight"))
 """The type of a :class:`Task` in a kernel's signature; it is passed as its numbers, one by one."""
 

@@ -399,8 +399,7 @@ class _Machine:
     def _ret(self, i: Instruction, active: np.ndarray) -> None:
         self.status[active] = _DONE
         if self.cluster > 1:
-            size = self.program.shared_size
-            reader = self.shared.reader.reshape(-1, max(1, size // 2))
+            reader = self.shared.reader.reshape(self.n // self.block_size, -1)
             time = self.shared.read_time.reshape(reader.shape)
             for block in np.unique(self.block_of[active]):
                 now = self.time[active[self.block_of[active] == block]].min()

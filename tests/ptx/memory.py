@@ -10,7 +10,7 @@ GAP = 4096
 """Bytes around each buffer that nobody may touch."""
 
 SECTOR = 32
-_GRAIN = 2
+_GRAIN = 1
 """Bytes that shadow memory keeps apart: no kernel writes less."""
 
 # Who touched a grain last: a thread, nobody, threads of one unit (_OF_UNIT - unit), or of several.

@@ -22,14 +22,17 @@ typedef int (*launch_t)(const char *, const unsigned *, void *, void **);
 
 static char *arena;
 static uint64_t used = GAP;
-static struct { uint64_t at, size; } buffers[MANY];
-static int count;
+static struct { uint64_t at, size; } buffers[MANY], freed[MANY];
+static int count, freed_count;
 static launch_t launch;
 static int synchronisations, driver_calls;
 static void *current = NULL;
 static int context_;
 
+static uint64_t refused_bytes;
+
 /* ---- for the tests ---- */
+void stub_refuse(uint64_t bytes) { refused_bytes = bytes; }
 void stub_set_launch(launch_t f) { launch = f; }
 uint64_t stub_arena(void) { return (uint64_t)arena; }
 uint64_t stub_used(void) { return used; }
@@ -40,6 +43,14 @@ int stub_buffers(uint64_t *at, uint64_t *size) {
 }
 
 static CUresult allocate(CUdeviceptr *p, size_t n) {
+    if (refused_bytes && n >= refused_bytes) return CUDA_ERROR_OUT_OF_MEMORY;
+    for (int i = freed_count; i-- > 0;)
+        if (freed[i].size == n && count < MANY) {
+            *p = (CUdeviceptr)freed[i].at;
+            buffers[count++] = freed[i];
+            freed[i] = freed[--freed_count];
+            return CUDA_SUCCESS;
+        }
     used = (used + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     if (used + n + GAP > ARENA || count == MANY) return CUDA_ERROR_OUT_OF_MEMORY;
     *p = (CUdeviceptr)(arena + used);
@@ -51,7 +62,11 @@ static CUresult allocate(CUdeviceptr *p, size_t n) {
 
 static CUresult release(CUdeviceptr p) {
     for (int i = 0; i < count; i++)
-        if (buffers[i].at == p) { buffers[i] = buffers[--count]; return CUDA_SUCCESS; }
+        if (buffers[i].at == p) {
+            if (freed_count < MANY) freed[freed_count++] = buffers[i];
+            buffers[i] = buffers[--count];
+            return CUDA_SUCCESS;
+        }
     return p ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
 }
 
