@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120")
+WITH_CLUSTERS = ARCHITECTURES[1:]
 _INSTRUCTION = re.compile(
     r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", re.MULTILINE
 )

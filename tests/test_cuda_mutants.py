@@ -53,29 +53,35 @@ SHIFTED = functools.partial(sparse_rows, 57, offset=4, label_offset=0)
 IN_PLACE = functools.partial(sparse_rows, 57, in_place=True)
 BLOCK = functools.partial(sparse_rows, 5000, 1)
 LONG = functools.partial(sparse_rows, 20_001, 1)
+PARTS = functools.partial(sparse_rows, 20_001, 1, processors=132)
 FAR = functools.partial(sparse_rows, 57, 2)
 
 MUTANTS = {
-    "barrier missing": ("examples", "    cuda.syncthreads()\n", "", BLOCK, "race"),
-    "barrier missing in columns": ("columns", "    cuda.syncthreads()\n", "", dense_columns, "race"),
+    "barrier missing": ("examples", "        cuda.syncthreads()\n", "        pass\n", BLOCK, "race"),
+    "barrier missing in columns": ("columns", "        cuda.syncthreads()\n", "", dense_columns,
+                                   "race"),
+    "cluster does not wait": ("examples", "        cluster_barrier()\n    else:",
+                              "        pass\n    else:", LONG, "race|nobody has written"),
+    "block of a cluster ends early": (
+        "examples", "another one reads its memory.\n        cluster_barrier()\n",
+        "another one reads its memory.\n", LONG, "a block ends"),
     "half a shuffle mask": ("examples", "x = x + cuda.shfl_xor_sync(FULL_WARP,",
                             "x = x + cuda.shfl_xor_sync(0xFFFF,", SMALL, "mask"),
     "a step of a reduction dropped": ("examples", "for offset in OFFSETS:\n        x = x +",
                                       "for offset in OFFSETS[1:]:\n        x = x +", SMALL, "wrong"),
-    "edge one too far": ("spans", "return c if c < end else", "return c if c <= end else", SMALL,
+    "edge one too far": ("spans", "return c if c < end else", "return c if c <= end else", SHIFTED,
                          "out of bounds|race|wrong"),
     "vector read one too far": ("tiles", "if k * WIDTH < left:\n                load_words",
                                 "if k * WIDTH <= left:\n                load_words", SHIFTED,
                                 "out of bounds|wrong"),
-    "vector written one too far": ("tiles", "if k * WIDTH < left:\n                store_vector",
-                                   "if k * WIDTH <= left:\n                store_vector", SMALL,
+    "vector written one too far": ("tiles", "if k * WIDTH < left:\n            if LANES > 1:",
+                                   "if k * WIDTH <= left:\n            if LANES > 1:", SMALL,
                                    "out of bounds|race"),
-    "alignment not asked for": ("tiles", "and step == SIZE and address % VECTOR_BYTES == 0",
-                                "and step == SIZE", functools.partial(
-                                    sparse_rows, 57, offset=0, gradient_offset=4), "misaligned"),
+    "vectors that are not aligned": ("spans", "        head = min(((-address) % VECTOR_BYTES) // SIZE, "
+                                     "classes)\n", "        head = _NONE\n", SHIFTED, "misaligned"),
     "wrong label column": ("rows", "z = load_logit(address + label * step)",
                            "z = load_logit(address + (label ^ 1) * step)", SMALL, "wrong|out of"),
-    "wrong owner of the label": ("rows", "owner = lane == owner_of(label, span, _NONE)",
+    "wrong owner of the label": ("rows", "owner = lane == owner_of(label, span)",
                                  "owner = lane == 0", IN_PLACE, "race"),
     "label not checked": ("examples", "return label if 0 <= label < task.classes else np.int64(-1)",
                           "return label", bad_labels, "out of bounds|wrong"),
@@ -85,15 +91,15 @@ MUTANTS = {
                                             "    if not live:\n        return\n"
                                             "    x = cuda.local.array(SLOTS, NUMBER)\n",
                                             functools.partial(sparse_rows, 57, 17), "take part"),
-    "shared memory not written": ("examples", "if lane < WARPS:", "if lane <= WARPS:", BLOCK,
+    "shared memory not written": ("examples", "elif lane < WARPS:", "elif lane <= WARPS:", BLOCK,
                                   "nobody has written|out of bounds"),
-    "maximum of another warp": ("rows", "* constants(top).scale_down * exp(top - state.top)",
-                                "* constants(top).scale_down", BLOCK, "wrong"),
+    "maximum of another warp": ("rows", "* EXP_SCALE * exp(top - state.top)", "* EXP_SCALE", BLOCK,
+                                "wrong"),
     "part of a row too long": ("split", "min(first + share, span.vectors), span.tail",
-                               "first + share + 1, span.tail", LONG, "race|out of bounds|wrong"),
-    "column one too long": ("columns", "            if c + s < classes:\n",
-                            "            if c + s <= classes:\n", dense_columns,
-                            "race|out of bounds"),
+                               "first + share + 1, span.tail", PARTS, "race|out of bounds|wrong"),
+    "column one too long": ("columns", "left = to_int32(classes - turn)",
+                            "left = to_int32(classes - turn) + to_int32(64)", dense_columns,
+                            "wrong|race|out of bounds"),
     "32-bit offset": ("examples", "+ inner * tensor.inner",
                       "+ np.int64(np.int32(inner * tensor.inner))", FAR, "out of"),
     "maximum without NaN": ("rows", "        top = maximum(top, x[s])",
@@ -101,7 +107,8 @@ MUTANTS = {
                                 sparse_rows, 57, poison=True), "wrong"),
 }  # fmt: skip
 QUICK = {"half a shuffle mask", "vector written one too far", "wrong owner of the label",
-         "label not checked", "threads that leave before a shuffle", "32-bit offset"}  # fmt: skip
+         "vectors that are not aligned", "barrier missing", "wrong label column",
+         "block of a cluster ends early", "32-bit offset"}  # fmt: skip
 
 
 def mutant(module, old, new):

@@ -5,45 +5,79 @@ instructions stay within limits. The assembler is the one that ``cuda.core`` bri
 disassembler is in the extra ``test``.
 """
 
+import functools
+
 import pytest
 
 pytest.importorskip("numba_cuda", reason="the CUDA kernels are compiled by numba-cuda")
 
 import sass
 
+from numba_xent._cuda.device import SIZES
 from numba_xent._cuda.kernels import Choice
 
 if sass.why_not():
     pytest.skip(sass.why_not(), allow_module_level=True)
 
-ROWS_32 = Choice("rows", "float32", "sparse", True, False, 32, 128, 32)
-ROWS_512 = Choice("rows", "float32", "sparse", True, False, 512, 512, 16)
-DENSE = Choice("rows", "float32", "float32", True, False, 32, 128, 32)
-HALF = Choice("rows", "bfloat16", "sparse", True, False, 32, 128, 32)
-LONG = Choice("finish_split", "float32", "sparse", True, False, 512, 512, 16)
-COLUMNS = Choice("columns", "float32", "float32", True, False, 4, 128, 8)
-LIMITS = {ROWS_32: 144, ROWS_512: 120, DENSE: 208, HALF: 168, LONG: 96, COLUMNS: 152}
-"""Registers of each kernel at most: 65536 of a multiprocessor are for all its threads."""
-QUICK = {(ROWS_32, "sm_90"), (COLUMNS, "sm_90"), (ROWS_512, "sm_120")}
+QUICK = ("sm_90", "sm_120")
+REGISTERS = 128
+"""Of a thread at most: a multiprocessor has 65536, enough for 512 threads or more."""
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+
+def choices():
+    """Each family of kernels with each dtype and kind of labels, as large as the planner makes it.
+
+    With what is allowed: instructions in the code for each logit that a thread holds.
+    """
+    for dtype in DTYPES:
+        lanes = 16 // SIZES[dtype]
+        for labels in ("sparse", dtype):
+            most = 8 if dtype == "float64" else 32 if labels == "sparse" else 16
+            tile = min(most, 16)
+            make = functools.partial(
+                Choice,
+                dtype=dtype,
+                labels=labels,
+                gradient=True,
+                label_gradient=False,
+                vectors=True,
+            )
+            yield make("rows", width=32, threads=128, elements=most), 150
+            yield make("rows", width=512, threads=512, elements=most), 150
+            yield make("rows", width=4096, threads=512, elements=most), 170
+            yield make("online", width=512, threads=512, elements=max(lanes, tile), once=False), 250
+            yield make("finish_split", width=512, threads=512, elements=tile, once=False), 250
+            yield make("columns", width=16, threads=128, elements=max(lanes, tile)), 400
+
+
 CASES = [
-    pytest.param(c, a, id=f"{c.name}-{a}", marks=() if (c, a) in QUICK else pytest.mark.slow)
-    for c in LIMITS
-    for a in sass.ARCHITECTURES
+    pytest.param(
+        choice,
+        limit,
+        arch,
+        id=f"{choice.name}-{arch}",
+        marks=()
+        if choice.dtype == "float32" and choice.family in ("rows", "columns") and arch in QUICK
+        else pytest.mark.slow,
+    )
+    for choice, limit in choices()
+    for arch in sass.ARCHITECTURES
+    if arch in sass.WITH_CLUSTERS or choice.cluster == 1
 ]
 
 
-@pytest.mark.parametrize(("choice", "arch"), CASES)
-def test_kernels(choice, arch):
+@pytest.mark.parametrize(("choice", "limit", "arch"), CASES)
+def test_kernels(choice, limit, arch):
     """No spills, no local memory, vectors of 16 bytes, registers within their limit."""
     found = sass.report(choice, arch)
     assert found.local == 0
     assert found.stack == 0
-    assert found.registers <= LIMITS[choice]
-    assert found.registers * choice.threads <= 65536
-    if choice.family != "columns":
-        vectors = choice.elements * (2 if choice.dtype == "bfloat16" else 4) // 16
-        assert found.vector_loads >= vectors
-        assert found.vector_stores >= vectors
+    assert found.registers <= REGISTERS
+    vectors = choice.elements * SIZES[choice.dtype] // 16
+    assert found.vector_loads >= vectors * (1 if choice.labels == "sparse" else 2)
+    assert found.vector_stores >= vectors
+    assert found.instructions <= limit * max(16, choice.elements)
 
 
 def test_spills_are_seen():

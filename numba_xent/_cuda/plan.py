@@ -236,7 +236,7 @@ def _choose(
     vectors = _in_vectors(rows, held, inner)
     lanes = 16 // SIZES[dtype] if vectors else 1
     make = functools.partial(Choice, dtype=dtype, labels=labels, vectors=vectors, smooth=smooth)
-    wanted = {"gradient": gradient, "label_gradient": label_gradient}
+    wanted: dict[str, Any] = {"gradient": gradient, "label_gradient": label_gradient}
     if not rows:
         width, elements, once = _columns_shape(lanes, classes, largest)
         threads = max(128, 8 * width)
@@ -244,7 +244,7 @@ def _choose(
                       once=once)  # fmt: skip
         blocks = -(-examples // (threads // width * lanes))
         return (Launch(choice, (blocks, 1)),), 0
-    long = {"width": _BLOCK, "threads": _BLOCK, "elements": max(lanes, min(largest, 16)),
+    long: dict[str, Any] = {"width": _BLOCK, "threads": _BLOCK, "elements": max(lanes, min(largest, 16)),
             "once": False}  # fmt: skip
     one_block = _BLOCK * largest
     parts = min(MAX_PARTS, 2 * processors // max(examples, 1))
