@@ -138,10 +138,10 @@ def _write_loss(
             where(here, there.dot, state.dot),
             where(here, there.dot_low, state.dot_low),
             where(here, there.mass, state.mass),
+            ZERO,
             where(here, there.drop, state.drop),
             where(here, there.drop_low, state.drop_low),
             where(here, there.size, state.size),
-            ZERO,
         )
         logit = where(here, z[first + other], logit)
         label = chosen[first + other] if here else label
