@@ -51,16 +51,18 @@ def choices():
             yield make("columns", width=16, threads=128, elements=max(lanes, tile)), 400
 
 
+KNOWN = pytest.mark.xfail(strict=True, reason="local memory: a loop that is not unrolled there")
+
+
+def marks(choice, arch):
+    """What runs always, and what is known to be wrong."""
+    quick = choice.dtype == "float32" and choice.family in ("rows", "columns") and arch in QUICK
+    known = choice.family == "columns" and choice.labels == "sparse" and arch == "sm_120"
+    return [pytest.mark.slow] * (not quick) + [KNOWN] * (known and choice.dtype == "float32")
+
+
 CASES = [
-    pytest.param(
-        choice,
-        limit,
-        arch,
-        id=f"{choice.name}-{arch}",
-        marks=()
-        if choice.dtype == "float32" and choice.family in ("rows", "columns") and arch in QUICK
-        else pytest.mark.slow,
-    )
+    pytest.param(choice, limit, arch, id=f"{choice.name}-{arch}", marks=marks(choice, arch))
     for choice, limit in choices()
     for arch in sass.ARCHITECTURES
     if arch in sass.WITH_CLUSTERS or choice.cluster == 1
