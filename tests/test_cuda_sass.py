@@ -57,7 +57,7 @@ KNOWN = pytest.mark.xfail(strict=True, reason="local memory: a loop that is not 
 def marks(choice, arch):
     """What runs always, and what is known to be wrong."""
     quick = choice.dtype == "float32" and choice.family in ("rows", "columns") and arch in QUICK
-    known = choice.family == "columns" and choice.labels == "sparse" and arch == "sm_120"
+    known = choice.family == "columns" and arch == "sm_120"
     return [pytest.mark.slow] * (not quick) + [KNOWN] * (known and choice.dtype == "float32")
 
 
