@@ -33,6 +33,7 @@ from .examples import (
     inverse_of,
     label_for_gradient,
     label_of,
+    lanes_maximum,
     lanes_sum,
     loss_of,
     merge_lanes,
@@ -78,6 +79,9 @@ def _add_tile(
         top = LOWEST if begins else sums[i]
         for k in range(VECTORS):
             top = maximum(top, x[k * LANES + i])
+        if begins:
+            # An infinite label must not be alone with its own maximum.
+            top = lanes_maximum(top)
         tile = no_classes(top)
         for k in range(VECTORS):
             s = k * LANES + i
