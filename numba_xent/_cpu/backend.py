@@ -19,10 +19,10 @@ from .chunk import LINE
 from .kernels import SUM_SIZE, SUMMED, checker, solver, summer
 from .launch import launcher
 from .record import DTYPE, TENSORS, Shape, Tensor, pack
-from .schedule import GRADIENTS, LOSSES, SAVED, STATES, WHOLE
+from .schedule import GRADIENTS, LOSSES, STATES, WHOLE
 from .threads import available_threads
 from .vector import LANES, REGISTERS
-from .workspace import plan
+from .workspace import SAVED, plan
 
 if TYPE_CHECKING:
     from .._problem import Problem
