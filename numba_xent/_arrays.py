@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from ._recycled import room
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 FLOAT_NAMES = ("float16", "bfloat16", "float32", "float64")
@@ -63,24 +65,22 @@ address = (
 """The address of an array's first element, ``array.ctypes.data``."""
 
 
-_LINE = 64
-_LARGE = 1 << 20
+_LARGE = 1 << 22
+"""Bytes from which on NumPy, too, asks the system for pages each time."""
 
 
 def empty_like(array: Array) -> Array:
     """Memory for an array of the same shape, dtype and order of axes.
 
-    If it is large it begins with a cache line, as NumPy's own does not: then whole lines of it can
-    be written past the caches.
+    If it is large it begins with a page, so that whole cache lines of it can be written past the
+    caches, and its memory is used again when it is gone.
     """
     empty = np.empty_like(array, subok=False)
-    if empty.nbytes < _LARGE or address(empty) % _LINE == 0:
+    if empty.nbytes < _LARGE:
         return empty
     shape, dtype, strides, size = empty.shape, empty.dtype, empty.strides, empty.nbytes
     del empty  # before there is room for another
-    room = np.empty(size + _LINE, np.uint8)
-    start = -address(room) % _LINE
-    return np.ndarray(shape, dtype, room, start, strides)
+    return np.ndarray(shape, dtype, room(size), 0, strides)
 
 
 def shown(value: Any) -> str:
