@@ -36,6 +36,7 @@ print(len(caches()) - loaded, loaded, len(recorder.buffer) > 0)
 FUNCTIONS = 7
 """What launches, checks labels, solves, and sums, and reads float32, float16 and class numbers."""
 READERS = 3
+GENERIC = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
 DIGEST = compile.digest()
 
 
@@ -192,9 +193,11 @@ def test_changed_file(warm: Warm, tmp_path: Path, changed: tuple[str, str, str])
     kept, folder = tmp_path / "kept", tmp_path / "cache"
     shutil.copytree(warm.cache, folder)
     shutil.copy2(warm.package / changed[0], kept)
+    # A processor that converts halves itself does not need the formula.
+    variables = GENERIC if changed[0] == "_math/half.py" else {}
     try:
         change(warm.package, *changed)
-        got = run(warm.package, folder)
+        got = run(warm.package, folder, **variables)
     finally:
         shutil.copy2(kept, warm.package / changed[0])
     assert got.compiled == FUNCTIONS
@@ -234,7 +237,7 @@ def test_other_processors(warm: Warm) -> None:
     code = "from numba_xent._cpu.cache import name_for_cache; print(name_for_cache('f'))"
     processors = [
         {},
-        {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""},
+        GENERIC,
         {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "+sse2"},
     ]
     paths = environment(warm.package, None)
