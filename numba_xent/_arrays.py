@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import math
 import operator
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 FLOAT_NAMES = ("float16", "bfloat16", "float32", "float64")
 """Names of the dtypes that logits, losses and gradients may have."""
+
+_MOST = np.iinfo(np.intp).max // 8
+"""Numbers that can be addressed in any dtype. Only arrays of stride 0 or without any have more."""
 
 _INT32 = np.iinfo(np.int32)
 _FITS_FLOAT32 = float(np.finfo(np.float32).max)
@@ -176,6 +180,9 @@ def _with_chosen_dtype(array: Array, leaves: list[Any]) -> Array:
 def as_array(value: Any, name: str, floats: type[np.floating[Any]] = np.float32) -> Array:
     """`value` as a NumPy array that is not copied if it is one.
 
+    It is never `value` itself but a view, whose shape and dtype nobody else can change, and which
+    keeps ``resize`` from moving the memory.
+
     Parameters
     ----------
     value
@@ -188,12 +195,12 @@ def as_array(value: Any, name: str, floats: type[np.floating[Any]] = np.float32)
     Raises
     ------
     ValueError
-        If it is None, ragged, or a Python number beyond its dtype.
+        If it is None, ragged, a Python number beyond its dtype, or larger than memory can be.
     TypeError
         If it is a masked or CUDA array, or cannot be made an array of numbers.
     """
     if type(value) is np.ndarray:
-        array = value
+        array = value[...]
     elif value is None:
         raise ValueError(f"{name} must not be None.")
     elif is_a(value, np.ma.MaskedArray):
@@ -206,6 +213,8 @@ def as_array(value: Any, name: str, floats: type[np.floating[Any]] = np.float32)
         array = _from_object(value, name)
     if array.dtype.kind in "OSUMm" or (array.dtype.kind == "V" and array.dtype.names is not None):
         raise TypeError(f"{name} must be an array of numbers, got dtype {array.dtype}")
+    if (array.size or math.prod(n for n in array.shape if n)) > _MOST:
+        raise ValueError(f"{name} has shape {array.shape}, more numbers than memory can hold")
     return array
 
 
@@ -215,10 +224,10 @@ def _from_object(value: Any, name: str) -> Array:
         cuda = hasattr(value, "__cuda_array_interface__")
         if not cuda:
             if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
-                return np.asarray(value)
+                return np.asarray(value)[...]
             if hasattr(value, "__dlpack__"):
                 return np.from_dlpack(value)
-            return np.asarray(value)
+            return np.asarray(value)[...]
     except MemoryError:
         raise
     except Exception as error:
