@@ -12,6 +12,7 @@ kept.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
 import os
 import weakref
@@ -31,6 +32,10 @@ KEPT = 2
 _MAY_BE_TAKEN: int | None = getattr(mmap, "MADV_FREE", None)
 _HUGE_PAGES: int | None = getattr(mmap, "MADV_HUGEPAGE", None)
 
+_DOMAIN = 389047  # NumPy's own, for those who filter by it
+_track = getattr(ctypes.pythonapi, "PyTraceMalloc_Track", None)
+_untrack = getattr(ctypes.pythonapi, "PyTraceMalloc_Untrack", None)
+
 # Arrays may end at any moment, on any thread: only what is atomic is done with it.
 _kept: deque[mmap.mmap] = deque(maxlen=KEPT)
 
@@ -44,8 +49,15 @@ def _is_limited() -> bool:
     return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
-def _keep(block: mmap.mmap) -> None:
+def _tell(what: Any, place: int, *size: int) -> None:
+    """Let `tracemalloc` know of memory that comes or goes, if anybody listens."""
+    if what is not None:
+        what(ctypes.c_uint(_DOMAIN), ctypes.c_size_t(place), *map(ctypes.c_size_t, size))
+
+
+def _keep(block: mmap.mmap, place: int) -> None:
     """Keep a block whose array is gone; the oldest one may have to go."""
+    _tell(_untrack, place)
     if _is_limited():
         return
     try:
@@ -100,10 +112,12 @@ def room(size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """
     if resource is None or _MAY_BE_TAKEN is None:
         page = mmap.PAGESIZE
-        place = np.empty(size + page, np.uint8)
-        return place[-place.ctypes.data % page :][:size]
+        rest = np.empty(size + page, np.uint8)
+        return rest[-rest.ctypes.data % page :][:size]
     block = _take(size) or _map(size)
     array = np.frombuffer(block, np.uint8, size)
-    finalizer = weakref.finalize(array, _keep, block)
+    place = array.ctypes.data
+    _tell(_track, place, size)
+    finalizer = weakref.finalize(array, _keep, block, place)
     finalizer.atexit = False
     return array

@@ -6,6 +6,7 @@ import os
 import resource
 import sys
 import threading
+import tracemalloc
 from collections import deque
 from collections.abc import Iterator
 
@@ -86,6 +87,21 @@ def test_gradients_in_recycled_memory() -> None:
         got[:] = np.nan
         del got
     assert len(set(places)) == 1
+
+
+def test_seen_by_tracemalloc() -> None:
+    """Like the memory of any other array: while the array is there."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        a = _recycled.room(SIZE)
+        there = tracemalloc.get_traced_memory()[0]
+        del a
+        gone = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert SIZE <= there - before <= SIZE + 4096
+    assert gone - before <= 4096
 
 
 def test_no_more_than_two(nothing_kept: deque) -> None:
