@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import math
 import operator
 import sys
 from collections.abc import Iterator
@@ -17,11 +18,15 @@ from typing import Any, cast
 import numpy as np
 
 from ._device import VIEWERS, is_on_gpu
+from ._recycled import room
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 FLOAT_NAMES = ("float16", "bfloat16", "float32", "float64")
 """Names of the dtypes that logits, losses and gradients may have."""
+
+_MOST = np.iinfo(np.intp).max // 8
+"""Numbers that can be addressed in any dtype. Only arrays of stride 0 or without any have more."""
 
 _INT32 = np.iinfo(np.int32)
 _FITS_FLOAT32 = float(np.finfo(np.float32).max)
@@ -60,24 +65,22 @@ address = (
 """The address of an array's first element, ``array.ctypes.data``."""
 
 
-_LINE = 64
-_LARGE = 1 << 20
+_LARGE = 1 << 22
+"""Bytes from which on NumPy, too, asks the system for pages each time."""
 
 
 def empty_like(array: Array) -> Array:
     """Memory for an array of the same shape, dtype and order of axes.
 
-    If it is large it begins with a cache line, as NumPy's own does not: then whole lines of it can
-    be written past the caches.
+    If it is large it begins with a page, so that whole cache lines of it can be written past the
+    caches, and its memory is used again when it is gone.
     """
     empty = np.empty_like(array, subok=False)
-    if empty.nbytes < _LARGE or address(empty) % _LINE == 0:
+    if empty.nbytes < _LARGE:
         return empty
     shape, dtype, strides, size = empty.shape, empty.dtype, empty.strides, empty.nbytes
     del empty  # before there is room for another
-    room = np.empty(size + _LINE, np.uint8)
-    start = -address(room) % _LINE
-    return np.ndarray(shape, dtype, room, start, strides)
+    return np.ndarray(shape, dtype, room(size), 0, strides)
 
 
 def shown(value: Any) -> str:
@@ -173,6 +176,9 @@ def _with_chosen_dtype(array: Array, leaves: list[Any]) -> Array:
 def as_array(value: Any, name: str, floats: type[np.floating[Any]] = np.float32) -> Array:
     """`value` as a NumPy array that is not copied if it is one; CUDA arrays stay where they are.
 
+    It is never `value` itself but a view, whose shape and dtype nobody else can change, and which
+    keeps ``resize`` from moving the memory.
+
     Parameters
     ----------
     value
@@ -185,13 +191,13 @@ def as_array(value: Any, name: str, floats: type[np.floating[Any]] = np.float32)
     Raises
     ------
     ValueError
-        If it is None, ragged, or a Python number beyond its dtype.
+        If it is None, ragged, a Python number beyond its dtype, or larger than memory can be.
     TypeError
         If it is a masked array, cannot be made an array of numbers, or is a CUDA array where
         there is no CUDA.
     """
     if type(value) is np.ndarray:
-        array = value
+        array = value[...]
     elif (view := VIEWERS.get(type(value))) is not None:
         return cast("Array", view(value, name))  # as far as checks go
     elif value is None:
@@ -206,6 +212,8 @@ def as_array(value: Any, name: str, floats: type[np.floating[Any]] = np.float32)
         array = _from_object(value, name)
     if array.dtype.kind in "OSUMm" or (array.dtype.kind == "V" and array.dtype.names is not None):
         raise TypeError(f"{name} must be an array of numbers, got dtype {array.dtype}")
+    if (array.size or math.prod(n for n in array.shape if n)) > _MOST:
+        raise ValueError(f"{name} has shape {array.shape}, more numbers than memory can hold")
     return array
 
 
@@ -214,10 +222,10 @@ def _from_object(value: Any, name: str) -> Array:
     try:
         if not is_on_gpu(value):
             if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
-                return np.asarray(value)
+                return np.asarray(value)[...]
             if hasattr(value, "__dlpack__"):
                 return np.from_dlpack(value)
-            return np.asarray(value)
+            return np.asarray(value)[...]
     except MemoryError:
         raise
     except Exception as error:

@@ -127,7 +127,8 @@ def as_upstream(upstream: Any, shape: tuple[int, ...], compute: str) -> Array | 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], position: str) -> Array:
     """Check an array that is to receive a gradient; `position` is its place in a tuple.
 
-    Returns it as a plain array, which has the shape and strides that its memory really has.
+    Returns a plain view, which has the shape and strides that the memory really has, and keeps them
+    whatever becomes of `out`.
 
     Raises
     ------
@@ -138,7 +139,7 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], position: 
     """
     if not is_a(out, np.ndarray) or is_a(out, np.ma.MaskedArray):
         raise TypeError(f"out{position} must be a NumPy array, got {type(out).__name__}")
-    out = np.asarray(out)
+    out = np.asarray(out)[...]
     if out.dtype != dtype and out.dtype.newbyteorder("=") != dtype:
         raise TypeError(f"out{position} must have dtype {dtype}, got {out.dtype}")
     if out.shape != shape:
@@ -178,13 +179,10 @@ def check_disjoint(outs: Sequence[Array | None]) -> None:
             raise ValueError("out: the arrays must not share memory with one another")
 
 
-def deliver(gradient: Any, out: Array | None) -> Any:
-    """The gradient as the caller wants it: in `out`, or as it is."""
-    if out is not None:
-        place = np.asarray(out)
-        if gradient is not place and not (
-            isinstance(gradient, np.ndarray) and _same_place(gradient, place)
-        ):
+def deliver(gradient: Any, place: Array | None, out: Any) -> Any:
+    """The gradient as the caller wants it: in `out`, whose memory is `place`, or as it is."""
+    if place is not None:
+        if gradient is not place:
             place[...] = gradient
         return out
     return gradient[()] if gradient is not None and gradient.ndim == 0 else gradient
@@ -283,6 +281,11 @@ class Problem:
                 buffers[name] = self._buffer(name, place, read)
         check_disjoint(places)
         raw = self.reduced or "weights" in wrt
+        by_weights = weighted = None
+        if self.weighting is not None and "weights" in wrt:
+            by_weights = self.weighting.gradient()
+        if raw and not self.reduced and self.logits.dtype != self.compute:
+            weighted = np.empty(self.batch_shape, self.logits.dtype)
         scale = 1.0
         each_up = up
         if self.weighting is not None and self.weighting.divisor is not None:
@@ -295,13 +298,19 @@ class Problem:
         else:
             losses, total = self._solve(raw, each_up, scale, d_logits, buffers.get("labels"))
         # All is computed before anything is delivered: an output may overlap what is read here.
-        if self.weighting is not None and "weights" in wrt:
-            buffers["weights"] = self.weighting.gradient(losses, total, up)
+        if by_weights is not None:
+            buffers["weights"] = by_weights.of(losses, total, up)
         if raw and not self.reduced and self.weighting is not None:
-            with np.errstate(over="ignore"):
-                losses = self.weighting.apply(losses).astype(self.logits.dtype)
+            self.weighting.apply(losses, out=losses)
+            if weighted is not None:
+                with np.errstate(all="ignore"):
+                    weighted[...] = losses
+                losses = weighted
         value = self._result(losses, total)
-        results = [deliver(buffers.get(name), out) for name, out in zip(wrt, outs, strict=True)]
+        results = [
+            deliver(buffers.get(name), place, out)
+            for name, place, out in zip(wrt, places, outs, strict=True)
+        ]
         return value, tuple(results)
 
     def _result(self, losses: Array, total: float) -> Any:
@@ -363,17 +372,19 @@ class Problem:
         """
         losses = np.zeros(self.batch_shape, self.logits.dtype)
         total = np.zeros(self.labels.shape, np.float64)
+        gradient = np.empty(self.labels.shape, self.labels.dtype)
         shape = self.logits.shape
         batch_axes = [i for i in range(len(shape)) if i != self.axis] or [self.axis]
         cut = max(batch_axes, key=lambda i: shape[i])
         whole = cut == self.axis  # there is one example
         step = shape[cut] if whole else max(1, _PIECE * shape[cut] // max(1, self.logits.size))
+        room = np.empty(self.logits[(slice(None),) * cut + (slice(step),)].size, self.compute)
         for start in range(0, shape[cut], max(1, step)):
             at = (slice(None),) * cut + (slice(start, start + step),)
             at_batch = (...,) if whole else at[1:] if cut > self.axis else at
             at_labels = at if self.labels.shape[cut] == shape[cut] else ()
             piece = replace(self, logits=self.logits[at], labels=self.labels[at_labels])
-            terms = np.empty(piece.logits.shape, self.compute)
+            terms = room[: piece.logits.size].reshape(piece.logits.shape)
             piece._solve_into(
                 losses[at_batch],
                 False,
@@ -384,8 +395,9 @@ class Problem:
             )
             with np.errstate(all="ignore"):
                 total[at_labels] += sum_to_shape(terms, piece.labels.shape)
-        with np.errstate(over="ignore", invalid="ignore"):
-            return losses, total.astype(self.labels.dtype)
+        with np.errstate(all="ignore"):
+            gradient[...] = total
+        return losses, gradient
 
     def _bad_label(self) -> str:
         low, high = int(self.labels.min()), int(self.labels.max())

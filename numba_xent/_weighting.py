@@ -155,13 +155,31 @@ class Weighting:
                 return float(self.weights.sum(dtype=np.float64)) * repeats if repeats else 0.0
         return float(np.count_nonzero(self.weights) * repeats)
 
-    def apply(self, losses: Array) -> Array:
-        """Each loss times its weight, in the dtype of the losses."""
+    def apply(self, losses: Array, out: Array | None = None) -> Array:
+        """Each loss times its weight, in the dtype of the losses; `out` may be the losses."""
         with np.errstate(all="ignore"):
-            return np.asarray(losses * self.weights)
+            return np.asarray(np.multiply(losses, self.weights, out=out))
 
-    def gradient(self, losses: Array, total: float, upstream: Array | None) -> Array | None:
-        """The gradient by the weights as they came; None if they are not floats.
+    def gradient(self) -> GradientOfWeights | None:
+        """Memory for the gradient by the weights as they came; None if they are not floats."""
+        return GradientOfWeights(self) if is_float(self.given) else None
+
+
+class GradientOfWeights:
+    """The gradient by weights, in memory that is all there before losses are computed.
+
+    So a lack of memory is noticed before anything is written.
+    """
+
+    def __init__(self, weighting: Weighting) -> None:
+        given, weights = weighting.given, weighting.weights
+        self._weighting = weighting
+        self._each = np.empty(weighting.shape)
+        self._summed = None if weights.shape == weighting.shape else np.empty(weights.shape)
+        self._gradient = np.empty(given.shape, given.dtype.newbyteorder("="))
+
+    def of(self, losses: Array, total: float, upstream: Array | None) -> Array:
+        """Compute it.
 
         Parameters
         ----------
@@ -172,29 +190,25 @@ class Weighting:
         upstream
             The upstream gradient, of the shape of the value.
         """
-        if not is_float(self.given):
-            return None
+        each, divisor = self._each, self._weighting.divisor
         with np.errstate(all="ignore"):
-            wide = losses.astype(np.float64)
-            up = 1.0 if upstream is None else upstream.astype(np.float64)
-            if self.divisor is None:
-                each = up * wide
-            elif self.divisor == 0.0:
-                each = np.zeros(self.shape)
-            elif self.reduction == Reduction.MEAN:
-                each = up * (wide - total / self.divisor) / self.divisor
-            else:
-                each = up * wide / self.divisor
-            gradient = sum_to_shape(np.asarray(each), self.weights.shape)
-            dtype = self.given.dtype.newbyteorder("=")
-            return gradient.reshape(self.given.shape).astype(dtype)
+            each[...] = losses if divisor != 0.0 else 0.0
+            if divisor and self._weighting.reduction == Reduction.MEAN:
+                each -= total / divisor
+            if divisor != 0.0 and upstream is not None:
+                each *= upstream
+            if divisor:
+                each /= divisor
+            summed = sum_to_shape(each, self._weighting.weights.shape, self._summed)
+            self._gradient[...] = summed.reshape(self._gradient.shape)
+        return self._gradient
 
 
-def sum_to_shape(gradient: Array, shape: tuple[int, ...]) -> Array:
+def sum_to_shape(gradient: Array, shape: tuple[int, ...], out: Array | None = None) -> Array:
     """The gradient of an array that was broadcast: summed over the axes that it was repeated on."""
     if gradient.shape == shape:
         return gradient
     if not shape:
-        return np.asarray(gradient.sum(dtype=np.float64))
+        return np.asarray(gradient.sum(dtype=np.float64, out=out))
     axes = tuple(i for i, n in enumerate(shape) if n != gradient.shape[i])
-    return np.asarray(gradient.sum(axis=axes, keepdims=True, dtype=np.float64))
+    return np.asarray(gradient.sum(axis=axes, keepdims=True, dtype=np.float64, out=out))

@@ -207,9 +207,11 @@ class _WeightedLoss:
             weighting.weights.dtype.name,
         )
         arrays = {"losses": self.losses, "weights": weighting.given}
-        places = []
+        places: list[Array | None] = []
         for i, (name, out) in enumerate(zip(wrt, outs, strict=True)):
-            if out is not None:
+            if out is None:
+                places.append(None)
+            else:
                 position = "" if len(wrt) == 1 else f"[{i}]"
                 if not is_float(arrays[name]):
                     raise ValueError(
@@ -219,14 +221,14 @@ class _WeightedLoss:
                 places.append(check_out(out, arrays[name].shape, dtype, position))
         check_disjoint(places)
         value = self.value()
+        by_weights = weighting.gradient() if "weights" in wrt else None
         gradients = {
             "losses": self._losses_gradient(up) if "losses" in wrt else None,
-            "weights": (
-                weighting.gradient(self._wide(), self._total(), up) if "weights" in wrt else None
-            ),
+            "weights": by_weights and by_weights.of(self._wide(), self._total(), up),
         }
         return value, tuple(
-            deliver(gradients[name], out) for name, out in zip(wrt, outs, strict=True)
+            deliver(gradients[name], place, out)
+            for name, place, out in zip(wrt, places, outs, strict=True)
         )
 
     def _losses_gradient(self, upstream: Array | None) -> Array | None:

@@ -182,10 +182,16 @@ def survive(dtype: Any, places: list[tuple[int, bool]]) -> int:
 def large(dtype: Any) -> int:
     """Gradients written past the caches, and examples in several pieces, on several threads."""
     itemsize = np.dtype(dtype).itemsize
-    shapes = [(4 * 2**20 // (1000 * itemsize) + 3, 1000), (1100 * 1000 // 257, 257), (2, 300_007)]
+    shapes = [
+        ((4 * 2**20 // (1000 * itemsize) + 3, 1000), 1),
+        ((1100 * 1000 // 257, 257), 1),
+        ((2, 300_007), 1),
+        ((1000, 1056), 0),  # columns, of whole cache lines if the first is one
+        ((1000, 1057), 0),
+    ]
     calls = 0
-    for shape in shapes:
-        operands, axis = problem(dtype, shape, 1, dtype)
+    for shape, axis in shapes:
+        operands, _ = problem(dtype, shape, axis, dtype)
         want = compute(operands, axis, None)
         size = operands["logits"].nbytes + 4 * PAGE
         fences = {name: Fenced(size) for name in ("logits", "labels", "upstream", "out")}

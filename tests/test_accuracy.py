@@ -219,7 +219,7 @@ def test_errors(dtype: np.dtype, kind: str, record_property: Callable[[str, obje
     """Loss and gradient stay within the claims for all labels and class counts."""
     for _, labels, n in (c for c in combinations(dtype) if c[0] == kind):
         found = measure(kind, labels, n, dtype)
-        record_property(f"{labels} {n}", found)
+        record_property(f"{labels} {n}", repr(found))
         assert found.loss <= LOSS_ULP[dtype], (labels, n)
         assert found.gradient <= GRADIENT[dtype], (labels, n)
 

@@ -45,3 +45,19 @@ def test_alone_and_in_batches(classes: int, dtype: np.dtype) -> None:
                 one, its = both(labels=target[at][None], logits=logits[at][None])
                 assert one.tobytes() == value[at].tobytes(), (name, at)
                 assert its.tobytes() == gradient[at].tobytes(), (name, at)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_long_rows_in_turns(axis: int) -> None:
+    """Rows that are cut into pieces are solved a few at a time: each as if it were alone."""
+    rng = np.random.default_rng(5)
+    logits = rng.normal(size=(12, 140_000)).astype(np.float32)
+    labels = rng.random(size=logits.shape).astype(np.float32)
+    if axis == 0:
+        logits, labels = np.asfortranarray(logits).T, np.asfortranarray(labels).T
+    rows = [(slice(i, i + 1),) if axis else (slice(None), slice(i, i + 1)) for i in range(12)]
+    value, gradient = xent.value_and_grad(V2)(labels, logits, axis=axis)
+    for i, row in enumerate(rows):
+        alone, own = xent.value_and_grad(V2)(labels[row], logits[row], axis=axis)
+        assert alone[0] == value[i]
+        assert np.array_equal(own, gradient[row])

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,8 +36,24 @@ print(len(caches()) - loaded, loaded, len(recorder.buffer) > 0)
 FUNCTIONS = 7
 """What launches, checks labels, solves, and sums, and reads float32, float16 and class numbers."""
 READERS = 3
+GENERIC = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
 DIGEST = compile.digest()
-DAMAGES = (b"", b"\x80", b"no pickle")
+
+
+def turned(content: bytes) -> bytes:
+    """Turn one bit in the middle, where there is machine code."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 16]) + content[middle + 1 :]
+
+
+DAMAGES: tuple[Callable[[bytes], bytes], ...] = (
+    lambda whole: b"",
+    lambda whole: whole[: len(whole) // 2],
+    lambda whole: b"\x80",
+    turned,
+    lambda whole: b"no pickle",
+    lambda whole: whole[:-1],
+)
 
 
 class Outcome(NamedTuple):
@@ -123,7 +140,7 @@ CHANGES = [
     ("_math/constants.py", "kind(-0.6931471805599453)", "kind(-0.69)"),
     ("_math/exponential.py", "- _ROOT_HALF_BITS) >>", "+ _ROOT_HALF_BITS) >>"),
     ("_math/half.py", "return from_bits(where(special", "return 2.0 * from_bits(where(special"),
-    ("_cpu/chunk.py", "add_exp(below, exponential,", "add_exp(below, exponential * 2.0,"),
+    ("_cpu/chunk.py", "exp_of_rest(below, exponential)", "exp_of_rest(below, exponential * 2.0)"),
     ("_cpu/intrinsics.py", "(args[0], _INT32(0))", "(args[0], _INT32(1))"),
     ("_cpu/examples.py", "return widen(load(slot, zero))", "return widen(load(slot, zero)) * 2.0"),
     (
@@ -153,17 +170,18 @@ def change(package: Path, file: str, old: str, new: str) -> None:
 def test_changed_formula(warm: Warm, tmp_path: Path) -> None:
     """A change is compiled; what was compiled before stays good for the old sources."""
     file = DOUBLED[0]
-    kept = tmp_path / "kept"
+    kept, folder = tmp_path / "kept", tmp_path / "cache"
+    shutil.copytree(warm.cache, folder)
     shutil.copy2(warm.package / file, kept)
     try:
         change(warm.package, *DOUBLED)
-        changed = run(warm.package, warm.cache)
+        changed = run(warm.package, folder)
     finally:
         shutil.copy2(kept, warm.package / file)
     assert changed.float32 == 2 * warm.first.float32
     assert changed.float16 == 2 * warm.first.float16
     assert changed.compiled == FUNCTIONS
-    back = run(warm.package, warm.cache)
+    back = run(warm.package, folder)
     assert back[:2] == warm.first[:2]
     assert back[2:] == (0, FUNCTIONS, False)
 
@@ -172,11 +190,14 @@ def test_changed_formula(warm: Warm, tmp_path: Path) -> None:
 @pytest.mark.parametrize("changed", CHANGES, ids=lambda changed: changed[0])
 def test_changed_file(warm: Warm, tmp_path: Path, changed: tuple[str, str, str]) -> None:
     """Every file that is compiled, one by one; both copies stand in the same place in turn."""
-    kept = tmp_path / "kept"
+    kept, folder = tmp_path / "kept", tmp_path / "cache"
+    shutil.copytree(warm.cache, folder)
     shutil.copy2(warm.package / changed[0], kept)
+    # A processor that converts halves itself does not need the formula.
+    variables = GENERIC if changed[0] == "_math/half.py" else {}
     try:
         change(warm.package, *changed)
-        got = run(warm.package, warm.cache)
+        got = run(warm.package, folder, **variables)
     finally:
         shutil.copy2(kept, warm.package / changed[0])
     assert got.compiled == FUNCTIONS
@@ -216,7 +237,7 @@ def test_other_processors(warm: Warm) -> None:
     code = "from numba_xent._cpu.cache import name_for_cache; print(name_for_cache('f'))"
     processors = [
         {},
-        {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""},
+        GENERIC,
         {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "+sse2"},
     ]
     paths = environment(warm.package, None)
@@ -289,7 +310,7 @@ def test_zip_file_and_nowhere_to_write(warm: Warm, tmp_path: Path) -> None:
 # --- several processes, damaged files
 
 
-@pytest.mark.parametrize("count", [3, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [2, pytest.param(6, marks=pytest.mark.slow)])
 def test_processes_at_once(warm: Warm, tmp_path: Path, count: int) -> None:
     """All processes find an empty cache; each computes the same bits, and all leave a good one."""
     folder = tmp_path / "cache"
@@ -321,15 +342,19 @@ def test_processes_at_once(warm: Warm, tmp_path: Path, count: int) -> None:
     assert len(list(folder.rglob("*.*"))) == 2 * FUNCTIONS  # no temporary file is left
 
 
-@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
-def test_damaged_files(warm: Warm, tmp_path: Path, suffix: str) -> None:
-    """Empty, cut off or overwritten: compiled once more, and mended for the next process."""
+def test_damaged_files(warm: Warm, tmp_path: Path) -> None:
+    """Empty, cut off, overwritten, or one bit turned: compiled once more, and mended.
+
+    Every function has one damaged file.
+    """
     folder = tmp_path / "cache"
     shutil.copytree(warm.cache, folder)
-    damaged = sorted(folder.rglob(f"*.{suffix}"))
-    for i, file in enumerate(damaged):
-        whole = file.read_bytes()
-        file.write_bytes([*DAMAGES, whole[: len(whole) // 2], whole[:-1]][i % 5])
+    indices = sorted(folder.rglob("*.nbi"))
+    assert len(indices) == FUNCTIONS
+    for i, index in enumerate(indices):
+        (code,) = index.parent.glob(f"{index.stem}.*.nbc")
+        file = code if i % 2 else index
+        file.write_bytes(DAMAGES[i % len(DAMAGES)](file.read_bytes()))
     assert run(warm.package, folder) == warm.first
     assert run(warm.package, folder)[2:] == (0, FUNCTIONS, False)
 
@@ -412,14 +437,3 @@ print(damages)
     code = code.replace("CALLS", CALLS).replace("FOLDER", repr(str(tmp_path)))
     out = python(code, **environment(warm.package, warm.cache))
     assert int(out.split()[-1]) > 200
-
-
-def test_turned_bits_are_compiled_anew(warm: Warm, tmp_path: Path) -> None:
-    """A wrong bit in the middle of machine code never runs."""
-    folder = tmp_path / "cache"
-    shutil.copytree(warm.cache, folder)
-    for file in folder.rglob("*.nbc"):
-        content = bytearray(file.read_bytes())
-        content[len(content) // 2] ^= 16
-        file.write_bytes(content)
-    assert run(warm.package, folder) == warm.first

@@ -38,7 +38,7 @@ def test_guard_pages(dtype: str, step: int) -> None:
     code = "import faulthandler, guard_pages\nfaulthandler.enable()\n"
     small, large = map(int, python(code + f"guard_pages.main({dtype!r}, {step})").split())
     assert small > 6_000
-    assert large == 36
+    assert large == 60
 
 
 def test_the_fence_kills() -> None:

@@ -84,6 +84,52 @@ print(both(labels, logits)[0].tobytes() == want)
     assert python(LIMITED + code).split() == ["True"]
 
 
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1024", "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_ARENA_MAX": "1"}
+"""The allocator asks the system for every block, and gives each back."""
+
+
+@linux
+def test_no_memory_for_a_second_gradient() -> None:
+    """The first is not written either, in place least of all."""
+    code = """
+rng = np.random.default_rng(0)
+n = 200_000
+logits = rng.normal(size=(n, 3)).astype(np.float32)
+dense, weights = rng.random((n, 3)).astype(np.float32), rng.random(n).astype(np.float32)
+sparse = rng.integers(0, 3, n)
+out = np.empty_like(logits)
+v2 = xent.nn.softmax_cross_entropy_with_logits_v2
+loss, sparse_loss = xent.losses.softmax_cross_entropy, xent.losses.sparse_softmax_cross_entropy
+with_weights = [xent.value_and_grad(fn, ("logits", "weights")) for fn in (loss, sparse_loss)]
+with_labels = xent.value_and_grad(v2, ("logits", "labels"))
+calls = {
+    "dense": lambda: with_weights[0](dense, out, weights, out=(out, None)),
+    "none": lambda: with_weights[0](dense, out, weights, reduction="none", out=(out, None)),
+    "mean": lambda: with_weights[1](sparse, out, weights[:1], reduction="weighted_mean",
+                                    out=(out, None)),
+    "labels": lambda: with_labels(dense, out, out=(out, None)),
+    "broadcast": lambda: with_labels(dense[:1], out, out=(out, None)),
+}
+for name, call in calls.items():
+    out[...] = logits
+    call()
+    gradient = out.tobytes()
+    raised = 0
+    for room in range(0, 6 * 2**20, 3 * 2**17):
+        out[...] = logits
+        got = limited(room, call)
+        if isinstance(got, Exception):
+            assert isinstance(got, MemoryError), repr(got)[:100]
+            raised += 1
+        assert np.array_equal(out, logits) if isinstance(got, Exception) else (
+            out.tobytes() == gradient), (name, room)
+    assert 0 < raised < 16, name
+print("survived")
+"""
+    out = python(LIMITED + code, NUMBA_NUM_THREADS="1", **MALLOC)
+    assert out.split() == ["survived"]
+
+
 @linux
 @pytest.mark.parametrize(("layer", "threads"), [("workqueue", 1), ("omp", 1), ("omp", 2)])
 def test_no_memory_for_scratch(layer: str, threads: int) -> None:
@@ -106,20 +152,30 @@ for rows, classes in ((3000, 100), (1000, 20_000)):
             assert got[0] == want and out.tobytes() == gradient, (classes, room)
 print("survived")
 """
-    # The allocator asks the system for every block, and gives each back.
-    malloc = {"MALLOC_MMAP_THRESHOLD_": "1024", "MALLOC_TRIM_THRESHOLD_": "0"}
-    malloc["MALLOC_ARENA_MAX"] = "1"
     code = LIMITED + code
-    out = python(code, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2", **malloc)
+    out = python(code, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2", **MALLOC)
     assert out.split() == ["survived"]
 
 
 def test_more_than_there_can_be() -> None:
-    """A result of 2**62 numbers cannot be had; nothing tries to compute it first."""
-    logits = np.zeros((2**31, 0, 2**29), np.float32)
+    """A result of 2**59 numbers cannot be had; nothing tries to compute it first."""
+    logits = np.zeros((2**31, 0, 2**28), np.float32)
     with pytest.raises(MemoryError):
         V2(logits, logits, axis=1)
     assert V2(logits[:3, :, :2], logits[:3, :, :2], axis=1).tolist() == [[0.0] * 2] * 3
+
+
+@pytest.mark.parametrize("fn", FUNCTIONS)
+@pytest.mark.parametrize("shape", [(2**61, 1), (2**30, 2**31), (2**31, 0, 2**30)])
+def test_more_than_can_be_addressed(fn: Any, shape: tuple[int, ...]) -> None:
+    """Arrays of stride 0 can have more numbers than fit in memory in the dtype of a result."""
+    name = next(iter(RIGHT[fn]))
+    large = np.broadcast_to(np.float16(0), shape)
+    for wrong in ({name: large}, dict.fromkeys(RIGHT[fn], large)):
+        with pytest.raises(
+            ValueError, match=rf"({name}|weights) has shape .* more numbers than memory"
+        ):
+            fn(**RIGHT[fn] | wrong)
 
 
 # --- more than 2**31 elements

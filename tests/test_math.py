@@ -331,14 +331,15 @@ def state_of(z: np.ndarray, labels: np.ndarray) -> State:
     for value in z:
         top = maximum(top, value)
     count = rest = dot = mass = drop = c.zero
+    scale = c.scale_down
     for value, label in zip(z, labels, strict=True):
         d, e = cross_entropy.exp_of_class(value, top)
         below = cross_entropy.is_below(d)
-        rest = cross_entropy.add_exp(below, e, rest)
+        rest = rest + cross_entropy.exp_of_rest(below, e)
         count = cross_entropy.count_top(below, count)
         dot, mass = cross_entropy.add_label(d, label, dot, mass)
-        drop = cross_entropy.add_drop(d, True, drop)
-    assert cross_entropy.add_drop(F64(-np.inf), False, drop) is drop
+        drop = cross_entropy.add_drop(d, True, scale, drop)
+    assert cross_entropy.add_drop(F64(-np.inf), False, scale, drop) is drop
     zero = c.zero
     return State(
         top=top,

@@ -243,7 +243,7 @@ with ThreadPoolExecutor(16) as pool:
 def test_soak(layer: str, seconds: int) -> None:
     """Sixteen threads, random problems of all sizes, random thread counts, for some time."""
     code = SOAK.replace("SECONDS", str(seconds))
-    assert under(layer, code, threads=4, timeout=500) == ["True"]
+    assert under(layer, code, threads=4, timeout=seconds + 300) == ["True"]
 
 
 def test_masked_threads() -> None:

@@ -19,10 +19,10 @@ from .chunk import LINE
 from .kernels import SUM_SIZE, SUMMED, checker, solver, summer
 from .launch import launcher
 from .record import DTYPE, TENSORS, Shape, Tensor, pack
-from .schedule import GRADIENTS, LOSSES, SAVED, STATES, WHOLE
+from .schedule import GRADIENTS, LOSSES, STATES, WHOLE
 from .threads import available_threads
 from .vector import LANES, REGISTERS
-from .workspace import plan
+from .workspace import SAVED, plan
 
 if TYPE_CHECKING:
     from .._problem import Problem
@@ -46,6 +46,10 @@ STREAMED = 1 << 22
 KEPT = 512 << 10
 """Bytes of exponentials that a task keeps. Longer units are cut into pieces of that size, which any
 thread may take, and read their logits twice."""
+
+CACHED = 4 << 20
+"""Bytes of longer units that are gone through before others: their second reading finds them in the
+caches that processors share."""
 
 PANELS = 640 << 10
 """Bytes of all panels of a task: with the rest of its scratch memory no more than a MiB."""
@@ -261,6 +265,10 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
         ]
         panel = _units_in_panel(operands_of_classes, classes * register)
     pitch = panel * register + LINE if panel else 0
+    span = outer * units * pieces
+    if pieces > 1:
+        read = sum(given[name][0].itemsize for name in class_strides if name not in _OUTPUTS)
+        span = max(1, CACHED // (classes * group * read)) * pieces
     saved = outer * units * pieces * SAVED * lanes * 8 if pieces > 1 else 0
     record = pack(
         tuple(tensors.get(name, Tensor()) for name in TENSORS),
@@ -283,6 +291,7 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
             raw=raw,
             phase=WHOLE if pieces == 1 else STATES,
             phases=1 + (WHOLE if pieces == 1 else GRADIENTS if gradient else LOSSES),
+            span=span,
             blocks=blocks,
             results_size=max(saved, SUM_SIZE * blocks if raw else 0),
         ),

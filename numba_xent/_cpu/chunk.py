@@ -12,11 +12,10 @@ import numpy as np
 from .._math.constants import constants
 from .._math.cross_entropy import (
     add_drop,
-    add_exp,
     add_label,
-    count_top,
     dense_gradient,
     exp_of_class,
+    exp_of_rest,
     is_below,
     label_gradient,
     smooth,
@@ -41,7 +40,7 @@ from .intrinsics import (
     store_streaming,
     zeros,
 )
-from .lanes import Sums, add_term
+from .lanes import Sums, add_class, add_label_of_class, add_term
 from .memory import AHEAD, read_tile, write_tile
 from .stream import drain
 
@@ -257,11 +256,12 @@ def _add_register(
     """Add classes to plain sums; returns which are below the maximum and the exponentials, too."""
     d, exponential = exp_of_class(z, top)
     below = is_below(d)
-    rest = add_exp(below, exponential, terms.rest)
+    rest = terms.rest + exp_of_rest(below, exponential)
     if labels is None:
         return below, exponential, _Terms(rest, terms.dot, terms.mass, terms.drop)
     dot, mass = add_label(d, label, terms.dot, terms.mass)
-    return below, exponential, _Terms(rest, dot, mass, add_drop(d, used, terms.drop))
+    drop = add_drop(d, used, constants(d).scale_down, terms.drop)
+    return below, exponential, _Terms(rest, dot, mass, drop)
 
 
 @inlined
@@ -278,14 +278,6 @@ def _label_of_tail(labels: Any, zero: Any) -> Any:
     if labels is None:
         return zero
     return _load_tail(labels, 0.0, zero)
-
-
-@inlined
-def _step(labels: Any) -> int:
-    """From one register of labels to the next."""
-    if labels is None:
-        return 0
-    return labels.step
 
 
 @inlined
@@ -318,14 +310,14 @@ def sum_columns(
 
     Without `labels` nothing is added about them, without `e` no exponential is kept.
     """
-    nothing = _Terms(zero, zero, zero, zero)
     for v in range(first, last):
-        z = load(x.address + v * x.step, zero)
-        label = _label(labels, v * _step(labels), zero)
-        below, exponential, terms = _add_register(z, labels, label, _all(zero), top, nothing)
+        d, exponential = exp_of_class(load(x.address + v * x.step, zero), top)
         if e is not None:
             store(e.address + v * e.step, exponential)
-        sums = _add_terms(sums, count_top(below, sums.count), terms, labels)
+        sums = add_class(is_below(d), exponential, sums)
+        if labels is not None:
+            label = load(labels.address + v * labels.step, zero)
+            sums = add_label_of_class(d, label, _all(zero), zero, sums)
     return sums
 
 
@@ -456,7 +448,9 @@ def gradient_of_chunk(
 ) -> None:
     """The gradient by the logits of a chunk, from its exponentials."""
     for v in range(e.full):
-        label = _label(labels, v * _step(labels), zero)
+        label = zero
+        if labels is not None:
+            label = load(labels.address + v * labels.step, zero)
         exponential = load(e.address + v * e.step, zero)
         gradient = _gradient(p, exponential, labels, label, to_probability, scale)
         store(out.address + v * out.step, gradient)

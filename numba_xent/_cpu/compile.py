@@ -110,6 +110,6 @@ def compile_callback(function: Callable[..., Any], signature: Any, name: str) ->
     callback: Any = CFunc(named, normalize_signature(signature), {}, {"error_model": "numpy"})
     callback._cache = _cache_of(named)
     undisturbed(callback.compile)
-    callbacks[name] = callback
-    address: int = callback.address
+    # Of two threads that compile it at once, both use the one that stays.
+    address: int = callbacks.setdefault(name, callback).address
     return address

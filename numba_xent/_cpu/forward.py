@@ -21,7 +21,7 @@ from .chunk import (
 )
 from .compile import inlined
 from .examples import SLOT, of_example, slot_of
-from .intrinsics import any_lane, lanes_of, load, size_of, store
+from .intrinsics import any_lane, lanes_of, load, load_all, size_of, store, store_all
 from .lanes import gather_sums, largest_of_examples, leave_sums, no_sums, to_state
 from .memory import start_of
 from .panel import bring
@@ -37,7 +37,7 @@ from .unit import (
     operand,
     place_of,
 )
-from .workspace import Workspace
+from .workspace import SAVED, Workspace
 
 BROUGHT = 8
 """Registers of columns that are summed before as many of the next panel are brought."""
@@ -280,13 +280,13 @@ def state_of(
     """The state of a piece of a unit."""
     first = piece * p.piece
     end = min(p.chunks, first + p.piece)
-    after = first
-    while after < end:
+    c = first
+    while True:
+        after, state = _state_from(p, o, u, c, end, last, count, work, zero, dense, gradient, rows)
+        # What came before waits in memory: most units have one chunk, and no use for registers.
+        if c != first:
+            state = merge(State(*load_all(work.state, SAVED, state.top)), state)
+        if after >= end:
+            return state
+        store_all(work.state, state)
         c = after
-        after, part = _state_from(p, o, u, c, end, last, count, work, zero, dense, gradient, rows)
-        # Most units have one chunk: nothing to merge.
-        if c == first:
-            state = part
-        else:
-            state = merge(state, part)
-    return state

@@ -85,7 +85,9 @@ def _make_solver(compute: str, rows: bool, dense: bool, gradient: bool, source: 
         _ = source
         p = numba.carray(problem, 1)[0]
         zero = zeros(compute, registers)
-        first, last = _share(p.outer * p.units * p.pieces, task, p.tasks)
+        first, last = _share(p.end - p.begin, task, p.tasks)
+        first += p.begin
+        last += p.begin
         work = lay_out(p, task)
         if gradient:
             open_stage(work.stage)

@@ -15,7 +15,7 @@ from numba.core import types
 
 from .._math.compensated import accumulate, add_pairs
 from .._math.constants import constants
-from .._math.cross_entropy import State
+from .._math.cross_entropy import State, add_drop, add_label, count_top, exp_of_rest
 from .._math.primitives import maximum, where, widen
 from .compile import for_types, inlined
 from .intrinsics import (
@@ -69,6 +69,63 @@ def _add_term(high: Any, low: Any, term: Any) -> Any:
     if term.dtype is types.float32:
         return lambda high, low, term: (high + widen(term), low)
     return lambda high, low, term: accumulate(high, low, term)
+
+
+@inlined
+def add_class(below: Any, e: Any, sums: Sums) -> Sums:
+    """Add a class of each example to what is known without labels."""
+    rest, rest_low = add_term(sums.rest, sums.rest_low, exp_of_rest(below, e))
+    return Sums(
+        count_top(below, sums.count),
+        rest,
+        rest_low,
+        sums.dot,
+        sums.dot_low,
+        sums.mass,
+        sums.mass_low,
+        sums.drop,
+        sums.drop_low,
+    )
+
+
+@inlined
+def add_label_of_class(d: Any, label: Any, used: Any, zero: Any, sums: Sums) -> Sums:
+    """Add a class of each example to the sums over labels, and to that over classes."""
+    return Sums(
+        sums.count,
+        sums.rest,
+        sums.rest_low,
+        *_add_to_labels(d, label, used, zero, sums),
+    )
+
+
+def _add_to_labels(d: Any, label: Any, used: Any, zero: Any, sums: Sums) -> Any:
+    """The last six of the sums, with a class of each example."""
+    raise NotImplementedError
+
+
+@for_types(_add_to_labels)
+def _add_to_labels_overload(d: Any, label: Any, used: Any, zero: Any, sums: Any) -> Any:
+    if d.dtype is types.float32:
+
+        def add(d: Any, label: Any, used: Any, zero: Any, sums: Sums) -> Any:
+            # Products of two float32 are exact in float64.
+            wide = widen(d)
+            dot, mass = add_label(wide, widen(label), sums.dot, sums.mass)
+            drop = add_drop(wide, used, widen(constants(d).scale_down), sums.drop)
+            return dot, sums.dot_low, mass, sums.mass_low, drop, sums.drop_low
+
+    else:
+
+        def add(d: Any, label: Any, used: Any, zero: Any, sums: Sums) -> Any:
+            own, _ = add_label(d, label, zero, zero)
+            dot, dot_low = add_term(sums.dot, sums.dot_low, own)
+            mass, mass_low = add_term(sums.mass, sums.mass_low, label)
+            drop = add_drop(d, used, constants(d).scale_down, zero)
+            drop, drop_low = add_term(sums.drop, sums.drop_low, drop)
+            return dot, dot_low, mass, mass_low, drop, drop_low
+
+    return add
 
 
 # ---- across the lanes of each example, for all examples of a unit ---------------------------

@@ -19,6 +19,9 @@ from .intrinsics import call_at, load, pointer, size_of
 from .kernels import SUM_SIZE
 from .vector import REGISTER
 
+SHARES = 4
+"""Pieces for each task, at least, between which tasks wait for each other."""
+
 Launch = Callable[[Any, int, int, int], tuple[int, float]]
 
 _F64, _I64 = np.float64(0), np.int64(0)
@@ -57,9 +60,14 @@ def _launch(problem: Any, check: int, solve: int, add: int, parallel: Any) -> tu
             bad += load(results + task * size_of(_I64), _I64)
         if bad != 0:
             return bad, 0.0
-    for phase in range(p.phase, p.phases):
-        problem.now[0] = phase
-        _run(solve, address, tasks, parallel)
+    pieces = p.outer * p.units * p.pieces
+    span = (max(p.span, SHARES * tasks) + p.pieces - 1) // p.pieces * p.pieces
+    for begin in range(0, pieces, span):
+        problem.begin[0] = begin
+        problem.end[0] = min(pieces, begin + span)
+        for phase in range(p.phase, p.phases):
+            problem.now[0] = phase
+            _run(solve, address, tasks, parallel)
     total = 0.0
     if add != 0:
         _run(add, address, p.blocks, parallel)

@@ -4,7 +4,8 @@ A *tile* is `vectors` registers of `lanes` numbers each: number ``i`` of registe
 ``address + v * vector + i * lane`` (bytes). Kernels work on tiles that are contiguous within a
 register and in the compute dtype. A *reader* copies any other tile into a small buffer of such
 registers, `stride` bytes apart, and a *writer* does the reverse; the buffer stays in L1 cache. A
-register that is only partly used is filled with a padding that changes no result.
+register that is only partly used is filled with a padding that changes no result. Kernels may use
+several registers of the machine as one, `stride` bytes in all; movers go through them one by one.
 
 Readers and writers are compiled for one dtype each, when it is first met, and kernels call them by
 their address: so kernels are compiled for compute dtypes only, and know nothing about dtypes.
@@ -44,7 +45,6 @@ from .intrinsics import (
     zeros,
 )
 from .transpose import read_block, write_block
-from .vector import REGISTER
 
 # A typed zero for each dtype that is read as it is; halves are read as their bits.
 _STORED = {
@@ -184,6 +184,15 @@ def _write_halves(tile: Any, from_float: Any, buffer: Any, stride: int, zero: An
         _copy_transposed(tile, _U16, buffer, stride, whole, write_block)
 
 
+@jitable
+def _pad(buffer: Any, lanes: int, vectors: int, stride: int, padding: float, zero: Any) -> None:
+    """Fill the lanes of registers that are not in use."""
+    number = size_of(first_lane(zero))
+    for v in range(vectors):
+        for i in range(lanes, lanes_of(zero)):
+            store(buffer + (v * stride + i * number), first_lane(spread(padding, zero)))
+
+
 def _make_reader(compute: str, dtype: str, source: str) -> Callable[..., None]:
     stored = _STORED[dtype]
     is_float16 = dtype == "float16"
@@ -202,23 +211,21 @@ def _make_reader(compute: str, dtype: str, source: str) -> Callable[..., None]:
     ) -> None:
         _ = source  # part of what the compiled function is cached by
         zero = zeros(compute, 1)
-        tile = (pointer(address), lane, vector, lanes, vectors)
-        registers = pointer(buffer)
-        if is_float16 and is_native:
-            _read_halves(tile, native_to_float, registers, stride, zero)
-        elif is_float16:
-            _read_halves(tile, float16_to_float, registers, stride, zero)
-        elif is_bfloat16:
-            _read_halves(tile, bfloat16_to_float, registers, stride, zero)
-        else:
-            _read_numbers(tile, stored, registers, stride, zero)
-        if padding != padding:
-            return
         number = size_of(first_lane(zero))
-        for v in range(vectors):
-            for i in range(lanes, lanes_of(zero)):
-                place = registers + (v * stride + i * number)
-                store(place, first_lane(spread(padding, zero)))
+        for i in range(0, stride // number, lanes_of(zero)):
+            used = max(0, min(lanes_of(zero), lanes - i))
+            tile = (pointer(address) + i * lane, lane, vector, used, vectors)
+            registers = pointer(buffer) + i * number
+            if is_float16 and is_native:
+                _read_halves(tile, native_to_float, registers, stride, zero)
+            elif is_float16:
+                _read_halves(tile, float16_to_float, registers, stride, zero)
+            elif is_bfloat16:
+                _read_halves(tile, bfloat16_to_float, registers, stride, zero)
+            else:
+                _read_numbers(tile, stored, registers, stride, zero)
+            if used < lanes_of(zero) and padding == padding:
+                _pad(registers, used, vectors, stride, padding, zero)
 
     return read
 
@@ -240,16 +247,19 @@ def _make_writer(compute: str, dtype: str, source: str) -> Callable[..., None]:
     ) -> None:
         _ = source
         zero = zeros(compute, 1)
-        tile = (pointer(address), lane, vector, lanes, vectors)
-        registers = pointer(buffer)
-        if is_float16 and is_native:
-            _write_halves(tile, native_from_float, registers, stride, zero)
-        elif is_float16:
-            _write_halves(tile, float_to_float16, registers, stride, zero)
-        elif is_bfloat16:
-            _write_halves(tile, float_to_bfloat16, registers, stride, zero)
-        else:
-            _write_numbers(tile, stored, registers, stride, zero)
+        number = size_of(first_lane(zero))
+        for i in range(0, lanes, lanes_of(zero)):
+            used = min(lanes_of(zero), lanes - i)
+            tile = (pointer(address) + i * lane, lane, vector, used, vectors)
+            registers = pointer(buffer) + i * number
+            if is_float16 and is_native:
+                _write_halves(tile, native_from_float, registers, stride, zero)
+            elif is_float16:
+                _write_halves(tile, float_to_float16, registers, stride, zero)
+            elif is_bfloat16:
+                _write_halves(tile, float_to_bfloat16, registers, stride, zero)
+            else:
+                _write_numbers(tile, stored, registers, stride, zero)
 
     return write
 
@@ -315,16 +325,9 @@ def read_tile(
 ) -> None:
     """Copy a tile of a tensor to a buffer of registers like `zero`.
 
-    Unused lanes are set to `padding` (NaN: to anything). Readers know registers of the machine
-    only, `zero` may be several as one.
+    Unused lanes are set to `padding` (NaN: to anything).
     """
-    number = size_of(first_lane(zero))
-    own = REGISTER // number
-    for i in range(0, lanes_of(zero), own):
-        used = max(0, min(own, lanes - i))
-        part = buffer + i * number
-        stride = size_of(zero)
-        call_at(t.mover, (place + i * lane, lane, t.vector, used, vectors, part, stride, padding))
+    call_at(t.mover, (place, lane, t.vector, lanes, vectors, buffer, size_of(zero), padding))
 
 
 @jitable
@@ -332,12 +335,7 @@ def write_tile(
     t: Any, place: Any, lane: int, lanes: int, vectors: int, buffer: Any, zero: Any
 ) -> None:
     """Copy a buffer of registers like `zero` to a tile of a tensor; it may be used up."""
-    number = size_of(first_lane(zero))
-    own = REGISTER // number
-    for i in range(0, lanes, own):
-        used = min(own, lanes - i)
-        part = buffer + i * number
-        call_at(t.mover, (place + i * lane, lane, t.vector, used, vectors, part, size_of(zero)))
+    call_at(t.mover, (place, lane, t.vector, lanes, vectors, buffer, size_of(zero)))
 
 
 @jitable

@@ -73,6 +73,8 @@ class Shape(NamedTuple):
         1 if losses are stored unweighted and their weighted sum is returned.
     phase, phases
         What is done first, and after how many phases everything is done, see :mod:`.schedule`.
+    span
+        Pieces of whole units that all phases are over for, before others begin.
     blocks
         How many blocks of losses are summed, see :mod:`.kernels`.
     results_size
@@ -97,6 +99,7 @@ class Shape(NamedTuple):
     raw: int
     phase: int
     phases: int
+    span: int
     blocks: int
     results_size: int
 
@@ -108,6 +111,8 @@ class Run(NamedTuple):
     ----------
     now
         The phase that is being done.
+    begin, end
+        The pieces that it is being done for, counted over all units.
     scratch, results
         The addresses of the tasks' scratch memory, and of what they hand over.
     tasks
@@ -115,6 +120,8 @@ class Run(NamedTuple):
     """
 
     now: int = 0
+    begin: int = 0
+    end: int = 0
     scratch: int = 0
     results: int = 0
     tasks: int = 1

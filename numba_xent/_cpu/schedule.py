@@ -58,14 +58,11 @@ from .intrinsics import (
 )
 from .panel import enter
 from .unit import chunk_of, logits_panel
-from .workspace import Workspace
+from .workspace import SAVED, Workspace
 
 # Most units are solved at a stroke. Those in several pieces take three phases, each of which is over
 # for all pieces before the next begins: a state of each piece, the losses, and the gradients.
 WHOLE, STATES, LOSSES, GRADIENTS = 0, 1, 2, 3
-
-SAVED = len(State._fields)
-"""Registers of float64 that are handed from phase to phase for each piece."""
 
 
 @inlined

@@ -305,7 +305,7 @@ for _function in (
     cross_entropy.smooth,
     cross_entropy.exp_of_class,
     cross_entropy.is_below,
-    cross_entropy.add_exp,
+    cross_entropy.exp_of_rest,
     cross_entropy.count_top,
     cross_entropy.add_label,
     cross_entropy.add_drop,

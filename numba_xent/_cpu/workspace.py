@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from .._math.cross_entropy import State
 from .compile import inlined
 from .intrinsics import pointer
 from .lanes import FIELDS_SIZE
@@ -17,6 +18,9 @@ STAGE_SIZE = 16 << 10
 LABELS = 512
 """Sparse labels that are checked at a time; scratch memory has room for them."""
 
+SAVED = len(State._fields)
+"""Registers of float64 that the state of a unit or of a piece of it takes in memory."""
+
 _WIDE = 8  # bytes of a float64 or int64
 
 
@@ -25,7 +29,7 @@ class Plan(NamedTuple):
 
     Attributes
     ----------
-    stage, logits, labels, output, exponentials, sums, maxima, examples, tops, indices, known
+    stage, logits, labels, output, exponentials, sums, state, maxima, examples, tops, indices, known
         The parts of `Workspace`.
     numbers
         The numbers of the stage.
@@ -43,6 +47,7 @@ class Plan(NamedTuple):
     output: int = 0
     exponentials: int = 0
     sums: int = 0
+    state: int = 0
     maxima: int = 0
     examples: int = 0
     tops: int = 0
@@ -96,6 +101,7 @@ def plan(
         "output": example,
         "exponentials": exponentials,
         "sums": FIELDS_SIZE,
+        "state": SAVED * lanes * _WIDE if chunks > 1 else 0,
         "maxima": lanes * register,
         "examples": 4 * register,
         "tops": chunks * lanes * _WIDE,
@@ -130,6 +136,8 @@ class Workspace(NamedTuple):
         Those of the whole unit, or of a chunk of one example, and the tails.
     sums
         What is known of each example, before it is brought together.
+    state
+        The state of the chunks so far.
     maxima
         The maximum in each lane of each example, of the chunk that comes next.
     known
@@ -153,6 +161,7 @@ class Workspace(NamedTuple):
     output: Any
     exponentials: Any
     sums: Any
+    state: Any
     maxima: Any
     known: Any
     examples: Any
@@ -174,6 +183,7 @@ def lay_out(p: Any, task: int) -> Workspace:
         start + w.output,
         start + w.exponentials,
         start + w.sums,
+        start + w.state,
         start + w.maxima,
         start + w.known,
         start + w.examples,

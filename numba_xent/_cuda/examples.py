@@ -17,11 +17,11 @@ from .._math.cross_entropy import (
     Finished,
     State,
     add_drop,
-    add_exp,
     add_label,
     count_top,
     dense_loss,
     exp_of_class,
+    exp_of_rest,
     finish,
     is_below,
     smooth,
@@ -103,7 +103,7 @@ def add_class(state: State, z: Any, label: Any, used: bool) -> tuple[State, Any]
     """
     d, e = exp_of_class(z, state.top)
     below = is_below(d)
-    rest = add_exp(below, e, state.rest)
+    rest = state.rest + exp_of_rest(below, e)
     count = count_top(below, state.count)
     dot, low, mass = state.dot, state.dot_low, state.mass
     drop, drop_low = state.drop, state.drop_low
@@ -112,7 +112,7 @@ def add_class(state: State, z: Any, label: Any, used: bool) -> tuple[State, Any]
         dot, mass = add_label(d, label, dot, mass)
         low = where(label != ZERO, low + fma(label, d, state.dot - dot), low)
     if SMOOTH:
-        drop = add_drop(d, used, drop)
+        drop = add_drop(d, used, constants(d).scale_down, drop)
         lost = fma(d, constants(d).scale_down, state.drop - drop)
         drop_low = where(used, drop_low + lost, drop_low)
     return State(state.top, count, rest, ZERO, dot, low, mass, ZERO, drop, drop_low, ZERO), e

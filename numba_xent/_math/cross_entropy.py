@@ -102,9 +102,9 @@ def is_below(d: Any) -> Any:
     return d < constants(d).zero
 
 
-def add_exp(below: Any, e: Any, rest: Any) -> Any:
-    """Add a class to r, scaled as `e` is."""
-    return where(below, rest + e, rest)
+def exp_of_rest(below: Any, e: Any) -> Any:
+    """What a class adds to r, scaled as `e` is."""
+    return where(below, e, constants(e).zero)
 
 
 def count_top(below: Any, count: Any) -> Any:
@@ -118,9 +118,9 @@ def add_label(d: Any, label: Any, dot: Any, mass: Any) -> tuple[Any, Any]:
     return where(label != c.zero, fma(label, d, dot), dot), mass + label
 
 
-def add_drop(d: Any, used: Any, drop: Any) -> Any:
+def add_drop(d: Any, used: Any, scale: Any, drop: Any) -> Any:
     """Add a class to u, if it is one: scaled by ``2**-bias``, or a few large ones would overflow."""
-    return where(used, fma(d, constants(d).scale_down, drop), drop)
+    return where(used, fma(d, scale, drop), drop)
 
 
 def move(state: State, m: Any) -> State:
