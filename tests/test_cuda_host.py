@@ -59,8 +59,8 @@ def driver(tmp_path_factory):
     folder = tmp_path_factory.mktemp("driver")
     session.build(folder)
 
-    def run(code):
-        done = session.run(folder, START + textwrap.dedent(code))
+    def run(code, devices=1):
+        done = session.run(folder, START + textwrap.dedent(code), devices=devices)
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
 
@@ -131,7 +131,7 @@ def test_shapes(driver):
     long, at = rng.normal(size=(1, 20000)).astype(np.float32), np.array([77])
     close(xent.value_and_grad(SPARSE)(labels=dev(at), logits=dev(long)),
           xent.value_and_grad(SPARSE)(labels=at, logits=long))
-    assert [k["name"].split("_")[0] for k in session.launches[-2:]] == ["split", "finish"]
+    assert session.launches[-1]["cluster"] > 1
     none = np.zeros((0, 3), np.float32)
     assert V2(dev(none), dev(none)).shape == (0,)
     assert LOSS(dev(none), dev(none)).copy_to_host() == 0
@@ -362,6 +362,83 @@ def test_errors(driver):
     value, gradient = f(labels=bad, logits=x)
     assert np.isnan(value.copy_to_host()).tolist() == [True, False, True, False]
     assert np.isnan(gradient.copy_to_host()).all(1).tolist() == [True, False, True, False]
+    """)
+
+
+def test_no_memory(driver):
+    """Memory that runs out is a MemoryError, and then nothing has been launched or written."""
+    driver("""
+    big = dev(np.zeros((1000, 50), np.float32))
+    at = dev(np.zeros(1000, np.int64))
+    f = xent.value_and_grad(SPARSE)
+    session.refuse(100_000)
+    refused(MemoryError, "GPU 0 has no 200000 bytes left", f, labels=at, logits=big)
+    f(labels=at, logits=big, out=big)
+    session.refuse(1)
+    refused(MemoryError, "GPU 0 has no", f, labels=at, logits=big, out=big)
+    refused(MemoryError, "GPU 0 has no", WEIGHTED, w)
+    session.refuse(0)
+    f(labels=at, logits=big)
+    """)
+
+
+def test_launches_that_fail(driver):
+    """What the driver refuses is a RuntimeError."""
+    driver("""
+    SPARSE(labels=c, logits=x)
+    session.fail(True)
+    with pytest.raises(RuntimeError, match="CUDA cannot launch a kernel: CUDA_ERROR_LAUNCH_FAILED"):
+        SPARSE(labels=c, logits=x)
+    session.fail(False)
+    close([SPARSE(labels=c, logits=x)], [SPARSE(labels=classes, logits=logits)])
+    """)
+
+
+def test_memory_comes_back(driver):
+    """What calls have used is used again: nothing is left behind, and nothing waits."""
+    driver("""
+    f = xent.value_and_grad(SPARSE_LOSS)
+    session.execute(False)
+    f(c, x, w)
+    used, before = session.used(), session.synchronisations()
+    for _ in range(500):
+        f(c, x, w)
+    assert session.used() == used and session.synchronisations() == before
+    """)
+
+
+def test_two_devices(driver):
+    """Work is done on the device of the arrays, which is left as current as it was."""
+    code = """
+    from cuda.core import Device
+    with cuda.gpus[1]:
+        other, at, factor = dev(logits), dev(classes), dev(weights)
+    assert cuda.current_context().device.id == 0
+    refused(ValueError, "on one device, got 1 and 0|on one device, got 0 and 1", SPARSE, labels=c, logits=other)
+    f = xent.value_and_grad(SPARSE_LOSS)
+    refused(ValueError, "on one device", f, at, other, w)
+    refused(ValueError, "on one device", f, at, other, factor, out=x)
+    refused(ValueError, "on one device", WEIGHTED, w, factor)
+    got = f(at, other, factor)
+    assert {a.gpu_data.context.device.id for a in got} == {1}
+    assert cuda.current_context().device.id == 0
+    close(got, [np.asarray(a) for a in f(classes, logits, weights)])
+    close(f(c, x, w), [np.asarray(a) for a in f(classes, logits, weights)])
+    """
+    driver(code, devices=2)
+
+
+def test_threads(driver):
+    """Calls at once, from threads that have never used a device, do not mix their arguments."""
+    driver("""
+    from concurrent.futures import ThreadPoolExecutor
+    f = xent.value_and_grad(SPARSE)
+    problems = [rng.normal(size=(4, 10)).astype(np.float32) for _ in range(16)]
+    given = [dev(a) for a in problems]
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda a: f(labels=c, logits=a), given))
+    for a, b in zip(problems, got):
+        close(b, f(labels=classes, logits=a))
     """)
 
 

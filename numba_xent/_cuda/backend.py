@@ -39,6 +39,10 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "float64": np.dtype(np.float64),
 }
 
+_VECTOR = 16
+_WITH_CLASSES = ((True, True, True, True, False, False), (True, False, True, True, False, False))
+"""Which operands have a class axis; if labels are sparse."""
+
 with_last_axis = arrays.with_last_axis
 __all__ = ["check_out", "solve", "total", "weighted_loss", "with_last_axis"]
 
@@ -138,15 +142,21 @@ class _Solution:
 
     def _recipe(self, operands: Sequence[DeviceArray | None], raw: bool) -> Recipe:
         problem, weighting = self.problem, self.weighting
-        known = [None if a is None else (a.dtype, a.shape, a.strides) for a in operands]
+        known: list[Any] = [
+            None
+            if a is None
+            else (a.dtype, a.shape, a.strides, a.address % _VECTOR if with_classes else None)
+            for a, with_classes in zip(operands, _WITH_CLASSES[problem.sparse], strict=True)
+        ]
         reduction = divisor = None
         above = False
         if weighting is not None and self.reduced:
             reduction, divisor = weighting.reduction, known_divisor(weighting, self.weights)
             above, known[5] = known[5] is not None, None
         return recipe(
-            self.device, problem.axis, problem.sparse, reduction, divisor, raw, above, *known
-        )
+            self.device, problem.axis, problem.sparse, bool(problem.smoothing), reduction, divisor,
+            raw, above, *known,
+        )  # fmt: skip
 
     def _copied(
         self,

@@ -19,6 +19,7 @@ from numba import cuda
 from . import kernels
 from .cache import kept
 
+_CLUSTERS_SINCE = 9
 lock = threading.RLock()
 """Held while the arguments of prepared launches are written and used."""
 
@@ -64,7 +65,7 @@ def _check(results: Any, what: str) -> Any:
 @functools.cache
 def numba_context(number: int) -> Any:
     """A device's primary context, as Numba has it."""
-    return cuda.current_context(number)
+    return cuda.gpus[number].get_primary_context()
 
 
 @functools.cache
@@ -100,6 +101,12 @@ def leave() -> None:
 def processors(number: int) -> int:
     """How many multiprocessors a device has."""
     return int(device(number).properties.multiprocessor_count)
+
+
+@functools.cache
+def has_clusters(number: int) -> bool:
+    """Whether blocks of a device may read each other's shared memory."""
+    return bool(device(number).compute_capability.major >= _CLUSTERS_SINCE)
 
 
 # ---- streams and memory ---------------------------------------------------------------------
@@ -177,17 +184,25 @@ class Prepared:
         The arguments in their order: integers and floats of 8 bytes, or slots.
     slots
         The address of the first slot.
+    cluster
+        How many blocks along x make a cluster.
     """
 
     def __init__(
         self, loaded: Any, grid: tuple[int, int], threads: int, numbers: Sequence[Any],
-        slots: int = 0,
+        slots: int = 0, cluster: int = 1,
     ) -> None:  # fmt: skip
         self._loaded = loaded
         self._function = api.CUfunction(int(loaded.handle))
         self._config = config = api.CUlaunchConfig()
         config.gridDimX, config.gridDimY, config.gridDimZ = *grid, 1
         config.blockDimX, config.blockDimY, config.blockDimZ = threads, 1, 1
+        if cluster > 1:
+            attribute = api.CUlaunchAttribute()
+            attribute.id = api.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
+            size = attribute.value.clusterDim
+            size.x, size.y, size.z = cluster, 1, 1
+            config.attrs, config.numAttrs = [attribute], 1
         self._stream = -1
         self._numbers = np.zeros(len(numbers), np.int64)
         floats = self._numbers.view(np.float64)

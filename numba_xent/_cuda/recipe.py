@@ -20,8 +20,8 @@ from .driver import Prepared, Slot
 from .plan import NO_TENSOR, OPERANDS, Meta, UnevenStridesError, make_plan
 from .task import Tensor, flat
 
-Known = tuple[np.dtype[Any], tuple[int, ...], tuple[int, ...]]
-"""The dtype, shape and strides of an array."""
+Known = tuple[np.dtype[Any], tuple[int, ...], tuple[int, ...], int | None]
+"""The dtype, shape and strides of an array, and its address modulo 16 if that matters."""
 
 SLOTS = struct.Struct("=11q4d")
 """The addresses of the operands, in the order of ``OPERANDS``, of the losses as a kernel leaves
@@ -83,6 +83,7 @@ class Recipe:
         number: int,
         axis: int,
         sparse: bool,
+        smooth: bool,
         reduction: str | None,
         divisor: float | None,
         raw: bool,
@@ -90,9 +91,12 @@ class Recipe:
         operands: Sequence[Known | None],
     ) -> None:
         self.copies: tuple[str, ...] = ()
-        metas = [k and Meta(dtype_name(k[0]), k[1], k[2]) for k in operands]
+        metas = [k and Meta(dtype_name(k[0]), *k[1:]) for k in operands]
         try:
-            plan = make_plan(axis, sparse, tuple(metas), driver.processors(number))
+            plan = make_plan(
+                axis, sparse, tuple(metas), driver.processors(number),
+                driver.has_clusters(number), smooth,
+            )  # fmt: skip
         except UnevenStridesError as error:
             self.copies = error.names
             return
@@ -133,7 +137,7 @@ class Recipe:
         launches = [
             Prepared(
                 driver.kernel(launch.choice, number), launch.grid, launch.choice.threads,
-                numbers, slots,
+                numbers, slots, launch.cluster,
             )
             for launch in plan.launches
             if not self.empty
@@ -179,6 +183,7 @@ def recipe(
     number: int,
     axis: int,
     sparse: bool,
+    smooth: bool,
     reduction: str | None,
     divisor: float | None,
     raw: bool,
@@ -186,4 +191,4 @@ def recipe(
     *operands: Known | None,
 ) -> Recipe:
     """The recipe for certain problems, see :class:`Recipe`."""
-    return Recipe(number, axis, sparse, reduction, divisor, raw, above, operands)
+    return Recipe(number, axis, sparse, smooth, reduction, divisor, raw, above, operands)

@@ -22,12 +22,13 @@ typedef int (*launch_t)(const char *, const unsigned *, void *, void **);
 
 static char *arena;
 static uint64_t used = GAP;
-static struct { uint64_t at, size; } buffers[MANY], freed[MANY];
+static struct { uint64_t at, size; int device; } buffers[MANY], freed[MANY];
 static int count, freed_count;
 static launch_t launch;
 static int synchronisations, driver_calls;
-static void *current = NULL;
-static int context_;
+static int contexts[2]; /* of the devices, by their addresses */
+static __thread void *stack[16]; /* of contexts; the last is current */
+static __thread int depth;
 
 static uint64_t refused_bytes;
 
@@ -42,10 +43,20 @@ int stub_buffers(uint64_t *at, uint64_t *size) {
     return count;
 }
 
-static CUresult allocate(CUdeviceptr *p, size_t n) {
+static void *context(void) { return depth ? stack[depth - 1] : NULL; }
+static int device_of(void *c) { return c == &contexts[1]; }
+static int devices(void) { return getenv("STUB_DEVICES") ? atoi(getenv("STUB_DEVICES")) : 1; }
+
+static int owner(CUdeviceptr p) {
+    for (int i = 0; i < count; i++)
+        if (p >= buffers[i].at && p < buffers[i].at + buffers[i].size) return buffers[i].device;
+    return 0;
+}
+
+static CUresult allocate_on(int device, CUdeviceptr *p, size_t n) {
     if (refused_bytes && n >= refused_bytes) return CUDA_ERROR_OUT_OF_MEMORY;
     for (int i = freed_count; i-- > 0;)
-        if (freed[i].size == n && count < MANY) {
+        if (freed[i].size == n && freed[i].device == device && count < MANY) {
             *p = (CUdeviceptr)freed[i].at;
             buffers[count++] = freed[i];
             freed[i] = freed[--freed_count];
@@ -55,10 +66,13 @@ static CUresult allocate(CUdeviceptr *p, size_t n) {
     if (used + n + GAP > ARENA || count == MANY) return CUDA_ERROR_OUT_OF_MEMORY;
     *p = (CUdeviceptr)(arena + used);
     buffers[count].at = *p;
+    buffers[count].device = device;
     buffers[count++].size = n;
     used += n + GAP;
     return CUDA_SUCCESS;
 }
+
+static CUresult allocate(CUdeviceptr *p, size_t n) { return allocate_on(device_of(context()), p, n); }
 
 static CUresult release(CUdeviceptr p) {
     for (int i = 0; i < count; i++)
@@ -76,10 +90,10 @@ CUresult cuInit(unsigned f) {
     return CUDA_SUCCESS;
 }
 CUresult cuDriverGetVersion(int *v) { *v = 13000; return CUDA_SUCCESS; }
-CUresult cuDeviceGetCount(int *n) { *n = 1; return CUDA_SUCCESS; }
-CUresult cuDeviceGet(CUdevice *d, int i) { *d = i; return i ? CUDA_ERROR_INVALID_DEVICE : CUDA_SUCCESS; }
+CUresult cuDeviceGetCount(int *n) { *n = devices(); return CUDA_SUCCESS; }
+CUresult cuDeviceGet(CUdevice *d, int i) { *d = i; return i < devices() ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE; }
 CUresult cuDeviceGetName(char *s, int n, CUdevice d) { snprintf(s, n, "stub (no GPU)"); return CUDA_SUCCESS; }
-CUresult cuDeviceGetUuid_v2(CUuuid *u, CUdevice d) { memset(u, 1, sizeof *u); return CUDA_SUCCESS; }
+CUresult cuDeviceGetUuid_v2(CUuuid *u, CUdevice d) { memset(u, 1 + d, sizeof *u); return CUDA_SUCCESS; }
 CUresult cuDeviceTotalMem_v2(size_t *n, CUdevice d) { *n = ARENA; return CUDA_SUCCESS; }
 CUresult cuDeviceGetAttribute(int *v, CUdevice_attribute a, CUdevice d) {
     switch (a) {
@@ -93,24 +107,37 @@ CUresult cuDeviceGetAttribute(int *v, CUdevice_attribute a, CUdevice d) {
     }
     return CUDA_SUCCESS;
 }
-CUresult cuDevicePrimaryCtxRetain(CUcontext *c, CUdevice d) { *c = (CUcontext)&context_; return CUDA_SUCCESS; }
+CUresult cuDevicePrimaryCtxRetain(CUcontext *c, CUdevice d) { *c = (CUcontext)&contexts[d]; return CUDA_SUCCESS; }
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice d) { return CUDA_SUCCESS; }
 CUresult cuDevicePrimaryCtxGetState(CUdevice d, unsigned *f, int *a) { *f = 0; *a = 1; return CUDA_SUCCESS; }
-CUresult cuCtxGetCurrent(CUcontext *c) { *c = current; return CUDA_SUCCESS; }
-CUresult cuCtxSetCurrent(CUcontext c) { current = c; return CUDA_SUCCESS; }
-CUresult cuCtxPushCurrent_v2(CUcontext c) { current = c; return CUDA_SUCCESS; }
-CUresult cuCtxPopCurrent_v2(CUcontext *c) { if (c) *c = current; current = NULL; return CUDA_SUCCESS; }
-CUresult cuCtxGetDevice(CUdevice *d) { *d = 0; return current ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT; }
-CUresult cuCtxGetDevice_v2(CUdevice *d, CUcontext c) { *d = 0; return CUDA_SUCCESS; }
+CUresult cuCtxGetCurrent(CUcontext *c) { *c = context(); return CUDA_SUCCESS; }
+CUresult cuCtxSetCurrent(CUcontext c) {
+    if (!depth && c) depth = 1;
+    if (depth) stack[depth - 1] = c;
+    return CUDA_SUCCESS;
+}
+CUresult cuCtxPushCurrent_v2(CUcontext c) {
+    if (depth == 16) return CUDA_ERROR_INVALID_VALUE;
+    stack[depth++] = c;
+    return CUDA_SUCCESS;
+}
+CUresult cuCtxPopCurrent_v2(CUcontext *c) {
+    if (!depth) return CUDA_ERROR_INVALID_CONTEXT;
+    if (c) *c = context();
+    depth--;
+    return CUDA_SUCCESS;
+}
+CUresult cuCtxGetDevice(CUdevice *d) { *d = device_of(context()); return context() ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT; }
+CUresult cuCtxGetDevice_v2(CUdevice *d, CUcontext c) { *d = device_of(c ? c : context()); return CUDA_SUCCESS; }
 CUresult cuCtxSynchronize(void) { synchronisations++; return CUDA_SUCCESS; }
 CUresult cuMemGetInfo_v2(size_t *a, size_t *b) { *a = ARENA - used; *b = ARENA; return CUDA_SUCCESS; }
 CUresult cuMemAlloc_v2(CUdeviceptr *p, size_t n) { return allocate(p, n); }
 CUresult cuMemFree_v2(CUdeviceptr p) { return release(p); }
 CUresult cuMemAllocAsync(CUdeviceptr *p, size_t n, CUstream s) { return allocate(p, n); }
-CUresult cuMemAllocFromPoolAsync(CUdeviceptr *p, size_t n, CUmemoryPool o, CUstream s) { return allocate(p, n); }
+CUresult cuMemAllocFromPoolAsync(CUdeviceptr *p, size_t n, CUmemoryPool o, CUstream s) { return allocate_on((int)(uintptr_t)o - 1, p, n); }
 CUresult cuMemFreeAsync(CUdeviceptr p, CUstream s) { return release(p); }
-CUresult cuDeviceGetDefaultMemPool(CUmemoryPool *p, CUdevice d) { *p = (CUmemoryPool)1; return CUDA_SUCCESS; }
-CUresult cuDeviceGetMemPool(CUmemoryPool *p, CUdevice d) { *p = (CUmemoryPool)1; return CUDA_SUCCESS; }
+CUresult cuDeviceGetDefaultMemPool(CUmemoryPool *p, CUdevice d) { *p = (CUmemoryPool)(uintptr_t)(1 + d); return CUDA_SUCCESS; }
+CUresult cuDeviceGetMemPool(CUmemoryPool *p, CUdevice d) { *p = (CUmemoryPool)(uintptr_t)(1 + d); return CUDA_SUCCESS; }
 CUresult cuMemPoolSetAttribute(CUmemoryPool p, CUmemPool_attribute a, void *v) { return CUDA_SUCCESS; }
 CUresult cuMemPoolGetAttribute(CUmemoryPool p, CUmemPool_attribute a, void *v) { memset(v, 0, 8); return CUDA_SUCCESS; }
 CUresult cuMemcpyHtoD_v2(CUdeviceptr d, const void *s, size_t n) { memcpy((void *)d, s, n); return CUDA_SUCCESS; }
@@ -118,9 +145,9 @@ CUresult cuMemcpyDtoH_v2(void *d, CUdeviceptr s, size_t n) { synchronisations++;
 CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr d, const void *s, size_t n, CUstream t) { return cuMemcpyHtoD_v2(d, s, n); }
 CUresult cuMemcpyDtoHAsync_v2(void *d, CUdeviceptr s, size_t n, CUstream t) { return cuMemcpyDtoH_v2(d, s, n); }
 CUresult cuPointerGetAttribute(void *v, CUpointer_attribute a, CUdeviceptr p) {
-    if (a == CU_POINTER_ATTRIBUTE_CONTEXT) *(void **)v = &context_;
+    if (a == CU_POINTER_ATTRIBUTE_CONTEXT) *(void **)v = &contexts[owner(p)];
     else if (a == CU_POINTER_ATTRIBUTE_MEMORY_TYPE) *(int *)v = 2;
-    else if (a == CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL) *(int *)v = 0;
+    else if (a == CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL) *(int *)v = owner(p);
     else return CUDA_ERROR_INVALID_VALUE;
     return CUDA_SUCCESS;
 }
@@ -138,23 +165,30 @@ CUresult cuStreamSynchronize(CUstream s) { synchronisations++; return CUDA_SUCCE
 CUresult cuStreamCreate(CUstream *s, unsigned f) { static uint64_t n = 4096; *s = (CUstream)(n += 16); return CUDA_SUCCESS; }
 CUresult cuStreamCreateWithPriority(CUstream *s, unsigned f, int p) { return cuStreamCreate(s, f); }
 CUresult cuStreamDestroy_v2(CUstream s) { return CUDA_SUCCESS; }
-CUresult cuStreamGetCtx(CUstream s, CUcontext *c) { *c = (CUcontext)&context_; return CUDA_SUCCESS; }
-CUresult cuStreamGetCtx_v2(CUstream s, CUcontext *c, CUgreenCtx *g) { *c = (CUcontext)&context_; return CUDA_SUCCESS; }
-CUresult cuStreamGetDevice(CUstream s, CUdevice *d) { *d = 0; return CUDA_SUCCESS; }
+CUresult cuStreamGetCtx(CUstream s, CUcontext *c) { *c = context() ? context() : (CUcontext)&contexts[0]; return CUDA_SUCCESS; }
+CUresult cuStreamGetCtx_v2(CUstream s, CUcontext *c, CUgreenCtx *g) { *c = context() ? context() : (CUcontext)&contexts[0]; return CUDA_SUCCESS; }
+CUresult cuStreamGetDevice(CUstream s, CUdevice *d) { *d = device_of(context()); return CUDA_SUCCESS; }
 CUresult cuStreamWaitEvent(CUstream s, CUevent e, unsigned f) { return CUDA_SUCCESS; }
 CUresult cuStreamIsCapturing(CUstream s, CUstreamCaptureStatus *c) { *c = CU_STREAM_CAPTURE_STATUS_NONE; return CUDA_SUCCESS; }
 CUresult cuEventCreate(CUevent *e, unsigned f) { *e = (CUevent)1; return CUDA_SUCCESS; }
 CUresult cuEventRecord(CUevent e, CUstream s) { return CUDA_SUCCESS; }
 CUresult cuEventDestroy_v2(CUevent e) { return CUDA_SUCCESS; }
-CUresult cuGetErrorName(CUresult r, const char **s) { *s = "STUB_ERROR"; return CUDA_SUCCESS; }
+CUresult cuGetErrorName(CUresult r, const char **s) {
+    *s = r == CUDA_ERROR_OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : "STUB_ERROR";
+    return CUDA_SUCCESS;
+}
 CUresult cuGetErrorString(CUresult r, const char **s) { *s = "the stub refuses"; return CUDA_SUCCESS; }
 CUresult cuLaunchKernelEx(const CUlaunchConfig *c, CUfunction f, void **p, void **x) {
-    unsigned shape[6] = {c->gridDimX, c->gridDimY, c->gridDimZ, c->blockDimX, c->blockDimY, c->blockDimZ};
+    unsigned shape[7] = {c->gridDimX, c->gridDimY, c->gridDimZ, c->blockDimX, c->blockDimY, c->blockDimZ, 1};
+    for (unsigned i = 0; i < c->numAttrs; i++)
+        if (c->attrs[i].id == CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION)
+            shape[6] = c->attrs[i].value.clusterDim.x;
+    if (!context()) return CUDA_ERROR_INVALID_CONTEXT;
     return launch && launch((const char *)f, shape, c->hStream, p) ? CUDA_ERROR_LAUNCH_FAILED : CUDA_SUCCESS;
 }
 CUresult cuLaunchKernel(CUfunction f, unsigned a, unsigned b, unsigned c, unsigned d, unsigned e,
                         unsigned g, unsigned m, CUstream s, void **p, void **x) {
-    unsigned shape[6] = {a, b, c, d, e, g};
+    unsigned shape[7] = {a, b, c, d, e, g, 1};
     return launch && launch((const char *)f, shape, s, p) ? CUDA_ERROR_LAUNCH_FAILED : CUDA_SUCCESS;
 }
 

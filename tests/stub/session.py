@@ -49,10 +49,13 @@ def build(folder: Path) -> None:
     subprocess.run(command, check=True)
 
 
-def run(folder: Path, code: str, timeout: float = 280) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, code: str, timeout: float = 280, devices: int = 1
+) -> subprocess.CompletedProcess[str]:
     """Run Python code in a process that finds the stub where it looks for the driver."""
     environment = dict(os.environ)
     environment["LD_LIBRARY_PATH"] = str(folder)
+    environment["STUB_DEVICES"] = str(devices)
     environment["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), *filter(None, sys.path)])
     start = "import stub.session\nstub.session.start()\n"
     return subprocess.run(
@@ -66,7 +69,7 @@ def run(folder: Path, code: str, timeout: float = 280) -> subprocess.CompletedPr
 launches: list[dict[str, Any]] = []
 """What was launched: the kernel's name, its grid, block and stream."""
 
-_state: dict[str, Any] = {"execute": True, "error": ""}
+_state: dict[str, Any] = {"execute": True, "fail": False, "error": ""}
 
 
 @functools.cache
@@ -119,12 +122,15 @@ def start() -> None:
         try:
             text = name.decode()
             launches.append({"name": text, "grid": tuple(shape[:3]), "block": tuple(shape[3:6]),
-                             "stream": stream or 0})  # fmt: skip
+                             "cluster": shape[6], "stream": stream or 0})  # fmt: skip
+            if _state["fail"]:
+                return 1
             if not _state["execute"]:
                 return 0
             program = _program(text)
             memory = _memory(library)
-            ptx.launch(program, memory, shape[:3], shape[3:6], _arguments(program, parameters))
+            arguments = _arguments(program, parameters)
+            ptx.launch(program, memory, shape[:3], shape[3:6], arguments, cluster=shape[6])
             used = library.stub_used()
             ctypes.memmove(memory.base, memory.space.bytes.ctypes.data, used)
         except Exception as error:  # noqa: BLE001 - it must not pass through C
@@ -140,6 +146,21 @@ def start() -> None:
 def execute(wanted: bool) -> None:
     """Whether launches are executed, or only recorded."""
     _state["execute"] = wanted
+
+
+def fail(wanted: bool) -> None:
+    """Whether launches fail from now on."""
+    _state["fail"] = wanted
+
+
+def used() -> int:
+    """How many bytes of the device have ever been used."""
+    return int(_state["library"].stub_used())
+
+
+def refuse(size: int) -> None:
+    """Have no memory from now on for so many bytes or more; 0 for any."""
+    _state["library"].stub_refuse(ctypes.c_uint64(size))
 
 
 def synchronisations() -> int:
