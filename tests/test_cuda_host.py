@@ -112,8 +112,10 @@ def test_upstream_and_outputs(driver):
     assert gradient is out
     close([value, gradient], want)
     again = dev(logits)
+    session.launches.clear()
     assert xent.value_and_grad(SPARSE)(labels=c, logits=again, out=again)[1] is again
     close([again], want[1:])
+    assert len(session.launches) == 1
     """)
 
 
@@ -125,6 +127,13 @@ def test_shapes(driver):
     close(xent.value_and_grad(V2)(dev(l), dev(z), axis=1), xent.value_and_grad(V2)(l, z, axis=1))
     close([V2(dev(l[:1, :, :1]), dev(z), 1)], [V2(l[:1, :, :1], z, 1)])
     close([V2(y[1:, 2:], x[1:, 2:])], [V2(labels[1:, 2:], logits[1:, 2:])])
+    f = xent.value_and_grad(V2)
+    close(f(y[1:, 1:], x[1:, 1:]), f(labels[1:, 1:], logits[1:, 1:]))
+    close([V2(y[1:, 1:9], x[1:, 2:])], [V2(labels[1:, 1:9], logits[1:, 2:])])
+    for turned in (z, np.asfortranarray(z)):
+        got = f(dev(l), cuda.to_device(turned), axis=1)
+        assert got[1].strides == turned.strides
+        close(got, f(l, turned, axis=1))
     one = V2(y[0], x[0])
     assert one.shape == ()
     np.testing.assert_allclose(one.copy_to_host(), V2(labels[0], logits[0]), rtol=1e-6)

@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include <cuda.h>
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,6 +32,7 @@ static __thread void *stack[16]; /* of contexts; the last is current */
 static __thread int depth;
 
 static uint64_t refused_bytes;
+static pthread_mutex_t busy = PTHREAD_MUTEX_INITIALIZER; /* callers hold no lock of Python's */
 
 /* ---- for the tests ---- */
 void stub_refuse(uint64_t bytes) { refused_bytes = bytes; }
@@ -39,8 +41,11 @@ uint64_t stub_arena(void) { return (uint64_t)arena; }
 uint64_t stub_used(void) { return used; }
 int stub_synchronisations(void) { return synchronisations; }
 int stub_buffers(uint64_t *at, uint64_t *size) {
+    pthread_mutex_lock(&busy);
+    int found = count;
     for (int i = 0; i < count; i++) { at[i] = buffers[i].at; size[i] = buffers[i].size; }
-    return count;
+    pthread_mutex_unlock(&busy);
+    return found;
 }
 
 static void *context(void) { return depth ? stack[depth - 1] : NULL; }
@@ -53,7 +58,7 @@ static int owner(CUdeviceptr p) {
     return 0;
 }
 
-static CUresult allocate_on(int device, CUdeviceptr *p, size_t n) {
+static CUresult take(int device, CUdeviceptr *p, size_t n) {
     if (refused_bytes && n >= refused_bytes) return CUDA_ERROR_OUT_OF_MEMORY;
     for (int i = freed_count; i-- > 0;)
         if (freed[i].size == n && freed[i].device == device && count < MANY) {
@@ -72,9 +77,16 @@ static CUresult allocate_on(int device, CUdeviceptr *p, size_t n) {
     return CUDA_SUCCESS;
 }
 
+static CUresult allocate_on(int device, CUdeviceptr *p, size_t n) {
+    pthread_mutex_lock(&busy);
+    CUresult result = take(device, p, n);
+    pthread_mutex_unlock(&busy);
+    return result;
+}
+
 static CUresult allocate(CUdeviceptr *p, size_t n) { return allocate_on(device_of(context()), p, n); }
 
-static CUresult release(CUdeviceptr p) {
+static CUresult give_back(CUdeviceptr p) {
     for (int i = 0; i < count; i++)
         if (buffers[i].at == p) {
             if (freed_count < MANY) freed[freed_count++] = buffers[i];
@@ -82,6 +94,13 @@ static CUresult release(CUdeviceptr p) {
             return CUDA_SUCCESS;
         }
     return p ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
+}
+
+static CUresult release(CUdeviceptr p) {
+    pthread_mutex_lock(&busy);
+    CUresult result = give_back(p);
+    pthread_mutex_unlock(&busy);
+    return result;
 }
 
 CUresult cuInit(unsigned f) {
