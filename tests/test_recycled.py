@@ -177,6 +177,17 @@ def test_threads_share_nothing() -> None:
     assert not wrong
 
 
+def test_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a system gets memory that begins with a page all the same."""
+    monkeypatch.setattr(_recycled, "_MAY_BE_TAKEN", None)
+    for size in (1, SIZE, SIZE + 5):
+        a = _recycled.room(size)
+        assert a.shape == (size,)
+        assert address(a) % mmap.PAGESIZE == 0
+        del a
+    assert not _recycled._kept
+
+
 def test_out_of_memory(monkeypatch: pytest.MonkeyPatch, nothing_kept: deque) -> None:
     """What is kept goes first; then it is a MemoryError like NumPy's."""
     a = _recycled.room(SIZE)

@@ -40,7 +40,7 @@ from .intrinsics import (
     store_streaming,
     zeros,
 )
-from .lanes import Sums, add_class, add_label_of_class, add_term
+from .lanes import Sums, add_class, add_label_of_class, add_rest, add_term
 from .memory import AHEAD, read_tile, write_tile
 from .stream import drain
 
@@ -283,23 +283,13 @@ def _label_of_tail(labels: Any, zero: Any) -> Any:
 @inlined
 def _add_terms(sums: Sums, count: Any, terms: _Terms, labels: Any) -> Sums:
     """Add plain sums to those of the chunk; `count` is up to date already."""
-    rest, rest_low = add_term(sums.rest, sums.rest_low, terms.rest)
+    added = add_rest(sums, count, terms.rest)
     if labels is None:
-        return Sums(
-            count,
-            rest,
-            rest_low,
-            sums.dot,
-            sums.dot_low,
-            sums.mass,
-            sums.mass_low,
-            sums.drop,
-            sums.drop_low,
-        )
+        return added
     dot, dot_low = add_term(sums.dot, sums.dot_low, terms.dot)
     mass, mass_low = add_term(sums.mass, sums.mass_low, terms.mass)
     drop, drop_low = add_term(sums.drop, sums.drop_low, terms.drop)
-    return Sums(count, rest, rest_low, dot, dot_low, mass, mass_low, drop, drop_low)
+    return Sums(count, added.rest, added.rest_low, dot, dot_low, mass, mass_low, drop, drop_low)
 
 
 @inlined

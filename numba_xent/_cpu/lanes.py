@@ -72,11 +72,11 @@ def _add_term(high: Any, low: Any, term: Any) -> Any:
 
 
 @inlined
-def add_class(below: Any, e: Any, sums: Sums) -> Sums:
-    """Add a class of each example to what is known without labels."""
-    rest, rest_low = add_term(sums.rest, sums.rest_low, exp_of_rest(below, e))
+def add_rest(sums: Sums, count: Any, term: Any) -> Sums:
+    """Add to the sum of exponentials; `count` is up to date already."""
+    rest, rest_low = add_term(sums.rest, sums.rest_low, term)
     return Sums(
-        count_top(below, sums.count),
+        count,
         rest,
         rest_low,
         sums.dot,
@@ -86,6 +86,12 @@ def add_class(below: Any, e: Any, sums: Sums) -> Sums:
         sums.drop,
         sums.drop_low,
     )
+
+
+@inlined
+def add_class(below: Any, e: Any, sums: Sums) -> Sums:
+    """Add a class of each example to what is known without labels."""
+    return add_rest(sums, count_top(below, sums.count), exp_of_rest(below, e))
 
 
 @inlined

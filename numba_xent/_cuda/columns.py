@@ -17,10 +17,8 @@ from numba.cuda import types
 
 from .._math.cross_entropy import (
     State,
-    dense_gradient,
     exp_of_class,
     label_gradient,
-    sparse_gradient,
     sparse_label_gradient,
 )
 from .._math.primitives import maximum, where
@@ -30,8 +28,8 @@ from .examples import (
     add_states,
     factor_of,
     finish_wide,
+    gradient_of,
     inverse_of,
-    label_for_gradient,
     label_of,
     lanes_maximum,
     lanes_sum,
@@ -231,11 +229,9 @@ def columns(task: Any) -> None:
             for s in range(HELD):
                 i = s % LANES
                 _, e = exp_of_class(x[s], sums[i])
-                if DENSE:
-                    label = label_for_gradient(task, labels[s])
-                    y[s] = dense_gradient(e, inverses[i], label, factors[i])
-                else:
-                    y[s] = sparse_gradient(e, inverses[i], factors[i])
-                    if to_int32(first) + to_int32(s // LANES * WIDTH) == chosen[i]:
-                        y[s] = sparse_label_gradient(e * inverses[i], factors[i])
+                label = labels[s] if DENSE else ZERO
+                y[s] = gradient_of(task, e, inverses[i], label, factors[i])
+                at_label = to_int32(first) + to_int32(s // LANES * WIDTH) == chosen[i]
+                if not DENSE and at_label:
+                    y[s] = sparse_label_gradient(e * inverses[i], factors[i])
             write_d_logits(to, to_step, first, classes, y)

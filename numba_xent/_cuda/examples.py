@@ -19,12 +19,14 @@ from .._math.cross_entropy import (
     add_drop,
     add_label,
     count_top,
+    dense_gradient,
     dense_loss,
     exp_of_class,
     exp_of_rest,
     finish,
     is_below,
     smooth,
+    sparse_gradient,
     sparse_loss,
 )
 from .._math.exponential import exp
@@ -118,11 +120,13 @@ def add_class(state: State, z: Any, label: Any, used: bool) -> tuple[State, Any]
     return State(state.top, count, rest, ZERO, dot, low, mass, ZERO, drop, drop_low, ZERO), e
 
 
-def label_for_gradient(task: Any, label: Any) -> Any:
-    """The smoothed label of a class."""
+def gradient_of(task: Any, e: Any, to_probability: Any, label: Any, factor: Any) -> Any:
+    """The gradient by the logit of a class, as if it were not the label if labels are sparse."""
+    if not DENSE:
+        return sparse_gradient(e, to_probability, factor)
     if SMOOTH:
-        return smooth(label, NUMBER(task.keep), NUMBER(task.uniform))
-    return label
+        label = smooth(label, NUMBER(task.keep), NUMBER(task.uniform))
+    return dense_gradient(e, to_probability, label, factor)
 
 
 def add_states(a: State, b: State) -> State:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +48,8 @@ class Recipe:
         The device.
     axis, sparse
         As a :class:`.._problem.Problem` has them.
+    smooth
+        Whether labels are smoothed.
     reduction
         A key of ``Reduction``; None if losses are not reduced.
     divisor
@@ -88,7 +89,7 @@ class Recipe:
         divisor: float | None,
         raw: bool,
         above: bool,
-        operands: Sequence[Known | None],
+        *operands: Known | None,
     ) -> None:
         self.copies: tuple[str, ...] = ()
         metas = [k and Meta(dtype_name(k[0]), *k[1:]) for k in operands]
@@ -178,17 +179,5 @@ def _pieces(*sizes: int) -> tuple[int, ...]:
     return tuple(places)
 
 
-@functools.lru_cache(4096)
-def recipe(
-    number: int,
-    axis: int,
-    sparse: bool,
-    smooth: bool,
-    reduction: str | None,
-    divisor: float | None,
-    raw: bool,
-    above: bool,
-    *operands: Known | None,
-) -> Recipe:
-    """The recipe for certain problems, see :class:`Recipe`."""
-    return Recipe(number, axis, sparse, smooth, reduction, divisor, raw, above, operands)
+recipe = functools.lru_cache(4096)(Recipe)
+"""The recipe for certain problems, once made."""

@@ -14,10 +14,8 @@ import numpy as np
 from numba import cuda
 
 from .._math.cross_entropy import (
-    dense_gradient,
     exp_of_class,
     label_gradient,
-    sparse_gradient,
     sparse_label_gradient,
 )
 from .._math.exponential import exp
@@ -27,8 +25,8 @@ from .examples import (
     add_lanes,
     factor_of,
     finish_wide,
+    gradient_of,
     inverse_of,
-    label_for_gradient,
     label_of,
     lanes_maximum,
     loss_of,
@@ -138,11 +136,7 @@ def rows(task: Any) -> None:
     # Exponentials are those below the maximum of the own warp.
     to_probability = inverse * EXP_SCALE * exp(top - state.top)
     for s in range(SLOTS):
-        if DENSE:
-            label_s = label_for_gradient(task, labels[s])
-            x[s] = dense_gradient(x[s], to_probability, label_s, factor)
-        else:
-            x[s] = sparse_gradient(x[s], to_probability, factor)
+        x[s] = gradient_of(task, x[s], to_probability, labels[s] if DENSE else ZERO, factor)
     at, by = start_of(task.d_logits, outer, inner), task.d_logits.classes
     write_d_logits(at + span.head * by, stride_of(by), lane, span.vectors, x)
     if LANES > 1 and edge >= 0:

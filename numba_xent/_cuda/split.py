@@ -15,10 +15,8 @@ from numba import cuda
 
 from .._math.cross_entropy import (
     State,
-    dense_gradient,
     exp_of_class,
     label_gradient,
-    sparse_gradient,
     sparse_label_gradient,
 )
 from .._math.exponential import exp
@@ -28,8 +26,8 @@ from .examples import (
     add_states,
     factor_of,
     finish_wide,
+    gradient_of,
     inverse_of,
-    label_for_gradient,
     label_of,
     loss_of,
     merge_lanes,
@@ -119,12 +117,6 @@ def _gather(task: Any, outer: int, inner: int, lane: int, part: int, parts: int)
     return merge_warps(merge_lanes(state), lane // _WARP, lane % _WARP)
 
 
-def _gradient_of(e: Any, label: Any, inverse: Any, task: Any, factor: Any) -> Any:
-    if DENSE:
-        return dense_gradient(e, inverse, label_for_gradient(task, label), factor)
-    return sparse_gradient(e, inverse, factor)
-
-
 def _spread(
     task: Any, outer: int, inner: int, lane: int, part: int, parts: int, state: State, label: int,
     z: Any,
@@ -158,7 +150,7 @@ def _spread(
             store_label(l_to + edge * l_step, d_label)
         if task.d_logits.address != 0:
             e = exp_of_class(own, state.top)[1]
-            store_logit(to + edge * to_step, _gradient_of(e, own_label, scaled, task, factor))
+            store_logit(to + edge * to_step, gradient_of(task, e, scaled, own_label, factor))
     for begin in range(first, span.vectors, WIDTH * VECTORS):
         start = begin + lane
         read_logits(address + span.head * step, stride_of(step), start, span.vectors, x)
@@ -171,7 +163,7 @@ def _spread(
         if task.d_logits.address != 0:
             for s in range(HELD):
                 e = exp_of_class(x[s], state.top)[1]
-                x[s] = _gradient_of(e, labels[s] if DENSE else ZERO, scaled, task, factor)
+                x[s] = gradient_of(task, e, scaled, labels[s] if DENSE else ZERO, factor)
             write_d_logits(to + span.head * to_step, stride_of(to_step), start, span.vectors, x)
     if not DENSE and label >= 0 and lane == owner_of(label, whole):
         own_part = part == 0
