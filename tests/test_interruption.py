@@ -34,10 +34,10 @@ labels = rng.integers(0, 10_000, 4000)
 small = both(labels[:10], logits[:10])
 want = both(labels, logits)
 met = 0
-for i in range(8):
-    interrupt_after(0.003 * (i + 1))
+for _ in range(60):  # many, because there are moments that last for microseconds only
+    interrupt_after(0.02 * rng.random() + 1e-3)
     try:
-        for _ in range(50):
+        for _ in range(1000):
             both(labels, logits)
     except KeyboardInterrupt:
         met += 1
@@ -47,7 +47,7 @@ assert in_another_thread(lambda: both(labels[:10], logits[:10])[0]) == small[0]
 assert (labels.min(), labels.max()) >= (0, 0)
 print(met)
 """
-    assert python(INTERRUPTED + code).split() == ["8"]
+    assert python(INTERRUPTED + code, quiet=True).split() == ["60"]
 
 
 def test_between_many_short_calls() -> None:

@@ -155,6 +155,9 @@ def test_the_peak_is_seen() -> None:
     assert peak(logits.copy) >= SIZE
 
 
+COUNTED_LATER = 2**20
+
+
 def high_water() -> int:
     """The largest resident size of this process since it was last reset, in bytes."""
     status = Path("/proc/self/status").read_text()
@@ -190,7 +193,8 @@ def test_resident_growth_is_seen() -> None:
 
     for _ in range(3):
         waste(N * C)
-    assert resident_growth(lambda: waste(N * C)) >= SIZE
+    # Each thread tells the system of its pages a few dozen at a time.
+    assert resident_growth(lambda: waste(N * C)) >= SIZE - COUNTED_LATER
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -201,7 +205,7 @@ def test_resident_memory(name: str) -> None:
     size = kwargs["logits"].nbytes
     gradient = np.ones_like(kwargs["logits"], order="C")
     both = xent.value_and_grad(fn)
-    slack = SCRATCH + 2**20
+    slack = SCRATCH + COUNTED_LATER
     assert slack < size // 2
     assert size // 2 > SMALL
     assert resident_growth(lambda: fn(**kwargs)) < slack

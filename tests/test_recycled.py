@@ -210,7 +210,35 @@ def test_out_of_memory(monkeypatch: pytest.MonkeyPatch, nothing_kept: deque) -> 
 
 def test_limit_is_read_each_time(monkeypatch: pytest.MonkeyPatch, nothing_kept: deque) -> None:
     """A limit that is set later counts."""
-    a = _recycled.room(SIZE)
+    first = _recycled.room(SIZE)
+    del first
+    assert nothing_kept
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1 << 40, resource.RLIM_INFINITY))
+    second = _recycled.room(SIZE)
+    assert not nothing_kept
+    del second
+    assert not nothing_kept
+
+
+def test_where_pages_cannot_be_taken(monkeypatch: pytest.MonkeyPatch, nothing_kept: deque) -> None:
+    """A system that refuses gets its memory back as soon as an array is gone."""
+    monkeypatch.setattr(_recycled, "_MAY_BE_TAKEN", -1)
+    a = _recycled.room(SIZE)
     del a
     assert not nothing_kept
+    assert not _recycled._living
+
+
+def test_no_python_code_runs_when_an_array_ends() -> None:
+    """There Ctrl-C would be seen, and the exception that it raises would be lost."""
+    array = [_recycled.room(SIZE)]
+    calls = []
+    sys.setprofile(lambda frame, event, _: calls.append((event, frame.f_code.co_name)))
+    try:
+        array.clear()
+    finally:
+        sys.setprofile(None)
+    assert ("c_call", sys._getframe().f_code.co_name) in calls  # the clearing itself
+    assert not [name for event, name in calls if event == "call"]
+    assert _recycled._kept
+    assert not _recycled._living
