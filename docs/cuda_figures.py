@@ -6,33 +6,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
-
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
 import sass
-from ptx_solver import solve
+from kernel_figures import PROBLEMS, traffic, warps
 from stub import session
 
 NEVER = (
     "**None of this has run on a GPU yet.** The kernels were executed by the PTX interpreter of the "
     "tests, and assembled and disassembled; no time on a GPU is known."
 )
-MULTIPROCESSOR_REGISTERS, MULTIPROCESSOR_WARPS, WARP = 65536, 64, 32
-
-PROBLEMS = [
-    ("float32", "sparse", (64, 57), 1),
-    ("float32", "sparse", (8, 1000), 1),
-    ("float32", "soft", (8, 1000), 1),
-    ("bfloat16", "sparse", (8, 1000), 1),
-    ("float32", "sparse", (2, 8191), 1),
-    ("float32", "sparse", (2, 50_257), 1),
-    ("float32", "soft", (2, 50_257), 1),
-    ("float32", "soft", (1, 40, 256), 1),
-    ("bfloat16", "sparse", (1, 21, 512), 1),
-    ("float32", "sparse", (1, 1000, 64), 1),
-]
 LONG = 50_000
 WAYS = ({}, {"clusters": False}, {"processors": 132})
 """A small GPU with clusters, without, and one that has many multiprocessors for few rows."""
@@ -59,28 +43,16 @@ print(1e6 * best)
 
 def memory_rows() -> list[str]:
     """Bytes and instructions of each problem, against what must be moved."""
-    import ml_dtypes  # noqa: F401, PLC0415
-
     rows = []
-    for dtype, kind, shape, axis in PROBLEMS:
-        for way in WAYS if shape[axis] > LONG else WAYS[:1]:
-            rng = np.random.default_rng(0)
-            logits = rng.normal(size=shape).astype(dtype)
-            batch = shape[:axis] + shape[axis + 1 :]
-            sparse = kind == "sparse"
-            labels = rng.integers(0, shape[axis], batch) if sparse else np.zeros_like(logits)
-            found = solve(labels, logits, axis, **way)
-            least = logits.nbytes * (2 if sparse else 3)
-            asked = sum(c.loaded + c.stored for c in found.counts)
-            touched = sum(c.dram for c in found.counts)
-            executed = WARP * sum(c.instructions for c in found.counts)
-            choice = found.plan.launches[-1].choice
-            name = choice.family.replace("finish_", "") + f", {choice.cluster} blocks" * (
-                choice.cluster > 1
-            )
+    for problem in PROBLEMS:
+        for way in WAYS if problem.shape[problem.axis] > LONG else WAYS[:1]:
+            found = traffic(problem, **way)
+            cluster = found.choice.cluster
+            name = found.choice.family.replace("finish_", "")
+            blocks = f", {cluster} blocks" if cluster > 1 else ""
             rows.append(
-                f"| {name} | {dtype} {kind} {list(shape)} | {touched / least:.2f} | "
-                f"{asked / least:.2f} | {executed / logits.size:.0f} |"
+                f"| {name}{blocks} | {problem} | {found.dram:.2f} | {found.lsu:.2f} | "
+                f"{found.instructions:.0f} |"
             )
     return rows
 
@@ -95,11 +67,10 @@ def kernel_rows() -> list[str]:
         if choice.dtype != "float32":
             continue
         found = sass.report(choice, arch)
-        blocks = MULTIPROCESSOR_REGISTERS // (-(-found.registers // 8) * 8 * choice.threads)
-        warps = min(MULTIPROCESSOR_WARPS, blocks * choice.threads // WARP)
         rows.append(
-            f"| `{choice.name}` | {arch} | {found.registers} | {found.local} | {warps} | "
-            f"{found.vector_loads} / {found.vector_stores} | {found.instructions} |"
+            f"| `{choice.name}` | {arch} | {found.registers} | {found.local} | "
+            f"{warps(choice, found)} | {found.vector_loads} / {found.vector_stores} | "
+            f"{found.instructions} |"
         )
     return rows
 

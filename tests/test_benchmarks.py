@@ -1,5 +1,6 @@
 """The benchmarks of asv: they are found, they run, and what they say is right."""
 
+import importlib.util
 import itertools
 import json
 import os
@@ -12,16 +13,20 @@ from typing import Any
 
 import gate
 import pytest
-from benchmarks import arrays, registry
-from gating import contest
+from benchmarks import arrays, gpu, registry
+from gating import contest, verdict
 from gating.contest import Benchmark, Worker
 from gating.environments import Environment
+from gating.verdict import Verdict
 
 import numba_xent as xent
 
 FOLDER = gate.BENCHMARKS
 ROOT = FOLDER.parents[1]
 ENTRIES = (*registry.STEADY, *(e for e in vars(registry).values() if isinstance(e, registry.Entry)))
+CUDA = importlib.util.find_spec("numba_cuda") is not None
+UNITS = {"seconds", "bytes", "ulp", "functions", "times the probe"}
+UNITS |= {"times the least", "instructions", "registers", "spills"}
 HERE = {**os.environ, "PYTHONPATH": str(Path(xent.__file__).parents[1])}
 
 
@@ -119,7 +124,7 @@ def test_each_has_a_unit_and_a_version() -> None:
     assert {kind for _, _, _, kind in found} == {"time", "track", "peakmemory"}
     for name, version, unit, kind in found:
         assert version.isdigit(), name
-        assert unit in {"seconds", "bytes", "ulp", "functions", "times the probe"}, name
+        assert unit in UNITS, name
         assert (kind == "time") == (unit == "seconds"), name
 
 
@@ -158,19 +163,19 @@ def run(worker: Worker, one: Benchmark) -> float:
     answer = worker.ask(time=[1, 1]) if one.is_time else worker.ask(figure=True)
     assert "error" not in answer, f"{one.label}: {answer}"
     number = answer["seconds" if one.is_time else "figure"]
-    assert number > 0, one.label
+    assert number > 0 or one.unit == "spills", one.label
     return float(number)
 
 
 def every(worker: Worker) -> list[Benchmark]:
-    """All benchmarks."""
+    """All benchmarks that can run here."""
     fields = worker.ask(list=True)["benchmarks"]
-    return [Benchmark(**one) for one in fields]
+    return [Benchmark(**one) for one in fields if CUDA or not one["name"].startswith("gpu.")]
 
 
 def test_each_class_runs_once(worker: Worker) -> None:
     """One combination of each, the first."""
-    ran = [one.name for one in every(worker) if one.combination == 0 and run(worker, one)]
+    ran = [one.name for one in every(worker) if one.combination == 0 and run(worker, one) >= 0]
     assert len(ran) == len(set(ran)) >= len(registry.STEADY) + 8
 
 
@@ -178,7 +183,7 @@ def test_each_class_runs_once(worker: Worker) -> None:
 @pytest.mark.timeout(1800)
 def test_all_combinations_run(worker: Worker) -> None:
     """Every benchmark, once."""
-    ran = [one.label for one in every(worker) if run(worker, one)]
+    ran = [one.label for one in every(worker) if run(worker, one) >= 0]
     assert len(ran) == len(set(ran)) > 300
 
 
@@ -216,6 +221,65 @@ def test_accuracy_is_what_the_tests_promise(worker: Worker) -> None:
     for label, ulp in found.items():
         dtype = label.rpartition(", ")[2].strip(")")
         assert 0.3 < ulp <= allowed[dtype], label
+
+
+def copy_of_the_package(folder: Path, name: str, before: str, after: str) -> Path:
+    """The package with a change to one of its files."""
+    shutil.copytree(ROOT / "numba_xent", folder / "numba_xent")
+    path = folder / "numba_xent" / name
+    text = path.read_text("utf-8")
+    assert text.count(before) == 1, f"{name} has changed: say anew how to change it"
+    path.write_text(text.replace(before, after), "utf-8")
+    return folder
+
+
+@pytest.mark.skipif(not CUDA, reason="the CUDA kernels are compiled by numba-cuda")
+def test_the_gate_refuses_a_worse_cuda_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that reads rows twice asks for half as much again; what it was is the same."""
+    head = copy_of_the_package(
+        tmp_path, "_cuda/plan.py", "    if shape is None:\n", "    if shape is None or rows:\n"
+    )
+    monkeypatch.setattr(Environment, "python", property(lambda self: Path(sys.executable)))
+    path = property(lambda self: {**os.environ, "PYTHONPATH": str(self.folder)})
+    monkeypatch.setattr(Environment, "variables", path)
+    base, changed = (Environment("", "", folder) for folder in (ROOT, head))
+    listed, _ = contest.list_benchmarks(base, FOLDER)
+    words = f"({registry.SPARSE}, float32, 8 x [1000])"
+    one_kernel = [one for one in listed if one.label.endswith(words) and one.gated]
+    selected = [one for one in one_kernel if one.label.startswith("gpu.")]
+    assert len(selected) == 6
+    assert all(one.is_figure for one in selected)
+    for other, expected in ((base, Verdict.SAME), (changed, Verdict.WORSE)):
+        found = contest.figures([base, other], FOLDER, selected)
+        rows = {one.name: verdict.judge_figure(one, found[one]) for one in selected}
+        for name in ("gpu.LsuBytes.track_lsu", "gpu.MachineInstructions.track_per_element"):
+            assert rows[name].verdict is expected, rows[name]
+        lsu = rows["gpu.LsuBytes.track_lsu"]
+        assert lsu.ratio == 1 or lsu.ratio > 1.4
+        assert rows["gpu.Spills.track_spills"].verdict is Verdict.SAME
+
+
+@pytest.mark.skipif(not CUDA, reason="the CUDA kernels are compiled by numba-cuda")
+def test_figures_of_cuda_kernels(worker: Worker) -> None:
+    """Everything is moved once, and nothing spills."""
+    found = figures(worker, "float32, 8 x [1000]")
+    for name in ("DramBytes.track_dram", "LsuBytes.track_lsu"):
+        moved = [found[label] for label in found if name in label]
+        assert len(moved) == 2
+        assert all(1 <= times < 1.05 for times in moved)
+    assert {figure for label, figure in found.items() if "Spills" in label} == {0}
+
+
+def test_without_a_compiler_for_cuda_there_are_no_figures_of_its_kernels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are skipped, and say why."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    words = next(registry.KERNELS.combinations())
+    with pytest.raises(NotImplementedError, match=r"numba_cuda and cuda\.core not installed"):
+        gpu.Spills().setup(*words)
 
 
 def test_what_a_revision_lacks_is_skipped(worker: Worker, tmp_path: Path) -> None:

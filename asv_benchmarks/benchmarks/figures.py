@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from . import arrays
+from .borrowed import helper
 from .calls import find, make_call
 from .registry import ACCURACY, LAYOUTS, MEMORY, PROBE, SPARSE, Entry
 
 
-class _Figure:
+class Figure:
     """Figures of the calls of an entry."""
 
     entry: ClassVar[Entry]
@@ -40,7 +39,7 @@ class _Figure:
         return self.entry.in_gate(*words)
 
 
-class _Allocated(_Figure):
+class _Allocated(Figure):
     """Bytes that a warm call holds at its peak, its result included.
 
     On one thread: how far the scratch memory of several overlaps is a matter of luck.
@@ -52,7 +51,7 @@ class _Allocated(_Figure):
 
     def setup(self, *words: str) -> None:
         """Make arrays and compile."""
-        self.peaks = _tests("peaks")
+        self.peaks = helper("peaks")
         self.numba = importlib.import_module("numba")
         self.threads = self.numba.get_num_threads()
         self.numba.set_num_threads(1)
@@ -78,7 +77,7 @@ class Layouts(_Allocated):
     entry = LAYOUTS
 
 
-class Accuracy(_Figure):
+class Accuracy(Figure):
     """The worst error of a loss against arithmetic in a wider type, in units of the last place."""
 
     entry = ACCURACY
@@ -88,7 +87,7 @@ class Accuracy(_Figure):
     def setup(self, *words: str) -> None:
         """Make rows of all kinds, and find the truth."""
         chosen = self.entry.call(*words)
-        oracle = _tests("oracle")
+        oracle = helper("oracle")
         self.dtype = arrays.dtype_of(chosen["dtype"])
         rows = np.concatenate([rows.astype(np.float64) for rows in _hard_rows()])
         # Beyond their range halves would be infinite.
@@ -173,7 +172,7 @@ print(len(caches()))
         return dtypes == "float32"
 
 
-class Probe(_Figure):
+class Probe(Figure):
     """Time of a call in units of the time it takes to move its bytes: 1 is the speed of memory.
 
     The reciprocal of the fraction that ``python -m numba_xent bench`` shows, because to asv more is
@@ -224,15 +223,3 @@ def _hard_rows() -> list[np.ndarray[Any, Any]]:
     leading = plain.copy()
     leading[np.arange(200), np.arange(200) % 501] += np.repeat((2, 6, 10, 15), 50)
     return [plain * scale for scale in (0.001, 1, 10, 100)] + [plain + 3000, leading]
-
-
-def _tests(name: str) -> Any:
-    """A helper of the tests, which share nothing with the package that is measured."""
-    path = Path(__file__).parents[2] / "tests" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None or not path.exists():
-        raise NotImplementedError(f"there is no {path}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look for it there
-    spec.loader.exec_module(module)
-    return module

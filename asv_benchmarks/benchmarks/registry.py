@@ -208,3 +208,15 @@ PROBE = Entry(
     {"function": (V2, SPARSE), "of": OF, "dtype": ("float32", "float64")},
     gated=None,  # a time: the gate compares those between revisions
 )
+
+KERNELS = Entry(
+    "Kernels",
+    "What the CUDA kernels move and execute, found without a GPU.",
+    {"of": "gradient"},
+    {
+        "function": (SPARSE, V2),
+        "dtype": ("float32", "bfloat16"),
+        "logits": ("8 x [1000]", "2 x [50257]", "1 x [40] x 256"),
+    },
+    gated={"dtype": ("float32",), "logits": ("8 x [1000]", "1 x [40] x 256")},
+)

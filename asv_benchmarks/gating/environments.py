@@ -17,6 +17,9 @@ from gating import GateError
 BESIDES = ("asv_runner", "ml_dtypes")
 """What the worker and the benchmarks need besides the package."""
 
+CUDA = ("[cuda]", "nvidia-cuda-nvdisasm>=13") if sys.platform == "linux" else ("",)
+"""The package's extra for the compiler of CUDA kernels, and what reads their machine code."""
+
 
 class Environment(NamedTuple):
     """An installed revision.
@@ -86,7 +89,8 @@ def install(repository: Path, environment: Environment) -> None:
         files.extractall(source, filter="data")
     _run(environment, [sys.executable, "-m", "venv", str(environment.folder / "venv")])
     pip = [str(environment.python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    _run(environment, [*pip, "install", str(source), *BESIDES])
+    extra, *tools = CUDA
+    _run(environment, [*pip, "install", f"{source}{extra}", *tools, *BESIDES])
     ready.touch()
 
 
