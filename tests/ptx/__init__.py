@@ -18,8 +18,8 @@ What it cannot show: ``ptxas`` and the hardware are trusted to do what PTX says;
 and ``lg2`` are exact unless told otherwise; nothing is said about time.
 """
 
-from .machine import Counts, launch
-from .memory import Fault, Memory
+from .machine import launch
+from .memory import Counts, Fault, Memory
 from .program import Program, parse
 
 __all__ = ["Counts", "Fault", "Memory", "Program", "launch", "parse"]

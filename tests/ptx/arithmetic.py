@@ -1,39 +1,31 @@
-"""What single instructions compute, on arrays with one element for each thread."""
+"""What instructions compute, on arrays with one element for each thread: the subset of PTX."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
+
+from .memory import Values
 
 DTYPES = {
     "pred": np.dtype(bool),
     **{f"{k}{n}": np.dtype(f"u{n // 8}") for k in "ub" for n in (8, 16, 32, 64)},
     **{f"s{n}": np.dtype(f"i{n // 8}") for n in (8, 16, 32, 64)},
-    "f16": np.dtype(np.float16),
-    "f32": np.dtype(np.float32),
-    "f64": np.dtype(np.float64),
+    **{f"f{n}": np.dtype(f"f{n // 8}") for n in (16, 32, 64)},
 }
 
-COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
-    "eq": np.equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
-    "lo": np.less, "ls": np.less_equal, "hi": np.greater, "hs": np.greater_equal,
-    "ne": lambda a, b: (a < b) | (a > b) if a.dtype.kind == "f" else a != b,
-    "neu": lambda a, b: ~(a == b), "equ": lambda a, b: ~((a < b) | (a > b)),
-    "ltu": lambda a, b: ~(a >= b), "leu": lambda a, b: ~(a > b),
-    "gtu": lambda a, b: ~(a <= b), "geu": lambda a, b: ~(a < b),
-    "num": lambda a, b: (a == a) & (b == b), "nan": lambda a, b: (a != a) | (b != b),
-}  # fmt: skip
+SHARED_WINDOW = 1 << 26
+"""Where shared memory lies in the generic address space: first the own, then that of each block."""
 
 
-def _split(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _split(x: Values) -> tuple[Values, Values]:
     high = x * 134217729.0
     high = high - (high - x)
     return high, x - high
 
 
-def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+def _fma(a: Values, b: Values, c: Values) -> Values:
     """``a * b + c``: in float32 through float64; in float64 with the product's error added."""
     if a.dtype == np.float32:
         return (a.astype(np.float64) * b + c).astype(np.float32)
@@ -47,75 +39,77 @@ def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(exact), exact, total)
 
 
-def _minmax(pick: Callable[..., Any], nan: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda a, b, modifiers: (nan if "NaN" in modifiers else pick)(a, b)
+def _wide(a: Values, b: Values) -> Values:
+    dtype = np.dtype(f"{a.dtype.kind}{2 * a.dtype.itemsize}")
+    return a.astype(dtype) * b.astype(dtype)
 
 
-def _shift(operate: Callable[..., Any]) -> Callable[..., Any]:
-    def shift(a: np.ndarray, b: np.ndarray, modifiers: Any) -> Any:
-        bits = a.dtype.itemsize * 8
-        amount = np.minimum(b.astype(np.uint32), bits - 1).astype(a.dtype)
-        moved = operate(a, amount)
-        nothing = np.where(a < 0, -1, 0).astype(a.dtype)
-        return np.where(b.astype(np.uint32) >= bits, nothing, moved)
-
-    return shift
-
-
-def _divide(a: np.ndarray, b: np.ndarray, modifiers: Any) -> Any:
-    if a.dtype.kind == "f":
-        return a / b
+def _quotient(a: Values, b: Values) -> Values:
+    """Of integers, towards 0."""
     if (b == 0).any():
         raise ZeroDivisionError
     if a.dtype.kind == "u":
         return a // b
-    quotient = np.abs(a) // np.abs(b)
-    return np.where((a < 0) != (b < 0), -quotient, quotient)
+    return np.where((a < 0) != (b < 0), -(np.abs(a) // np.abs(b)), np.abs(a) // np.abs(b))
 
 
-def _remainder(a: np.ndarray, b: np.ndarray, modifiers: Any) -> Any:
-    return a - _divide(a, b, modifiers) * b
+def _insert(a: Values, b: Values, position: Values, length: Values) -> Values:
+    """The lowest `length` bits of `a` in place of those of `b` from `position` on."""
+    mask = ((np.ones_like(b) << length.astype(b.dtype)) - np.ones_like(b)) << position
+    return (b & ~mask) | (a << position.astype(a.dtype) & mask)
 
 
-BINARY: dict[str, Callable[[Any, Any, Any], Any]] = {
-    "add": lambda a, b, m: a + b,
-    "sub": lambda a, b, m: a - b,
-    "mul": lambda a, b, m: a * b,
-    "and": lambda a, b, m: a & b,
-    "or": lambda a, b, m: a | b,
-    "xor": lambda a, b, m: a ^ b,
-    "min": _minmax(np.fmin, np.minimum),
-    "max": _minmax(np.fmax, np.maximum),
-    "shl": _shift(np.left_shift),
-    "shr": _shift(np.right_shift),
-    "div": _divide,
-    "rem": _remainder,
-}
-
-UNARY: dict[str, Callable[[Any, Any], Any]] = {
-    "neg": lambda a, m: -a if a.dtype.kind != "u" else (0 - a),
-    "abs": lambda a, m: np.abs(a),
-    "not": lambda a, m: ~a,
-    "rcp": lambda a, m: a.dtype.type(1) / a,
-    "ex2": lambda a, m: np.exp2(a.astype(np.float64)).astype(a.dtype),
-    "lg2": lambda a, m: np.log2(a.astype(np.float64)).astype(a.dtype),
-    "sqrt": lambda a, m: np.sqrt(a),
-}
-APPROXIMATE = frozenset(("rcp", "ex2", "lg2"))
+def _two_bfloat16(high: Values, low: Values) -> Values:
+    """The nearest bfloat16 of both, ties to even, in one word."""
+    bits = [x.view(np.uint32) for x in (high, low)]
+    rounded = [i + 0x7FFF + (i >> 16 & 1) >> 16 for i in bits]
+    number = [np.where(np.isnan(x), 0x7FFF, r) for x, r in zip((high, low), rounded, strict=True)]
+    return (number[0] << 16 | number[1]).astype(np.uint32)
 
 
-def to_bfloat16(x: np.ndarray) -> np.ndarray:
-    """The bits of the nearest bfloat16, ties to even."""
-    i = x.view(np.uint32)
-    rounded = (i + 0x7FFF + ((i >> 16) & 1)) >> 16
-    return np.where(np.isnan(x), 0x7FFF, rounded).astype(np.uint16)
+def _truncated(dtype: np.dtype) -> Callable[[Values], Values]:
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    return lambda a: np.clip(np.nan_to_num(np.trunc(a)), low, high).astype(dtype)
 
 
-def convert(x: np.ndarray, to: np.dtype, modifiers: tuple[str, ...]) -> np.ndarray:
-    """``cvt``: integers wrap; floats become integers as the modifier says."""
-    if to.kind in "iu" and x.dtype.kind == "f":
-        rounding = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}
-        mode = next(rounding[m] for m in modifiers if m in rounding)
-        limits = np.iinfo(to)
-        return np.clip(np.nan_to_num(mode(x)), limits.min, limits.max).astype(to)
-    return x.astype(to)
+SEMANTICS: dict[str, Callable[..., Values]] = {
+    "add": np.add, "sub": np.subtract, "rem": lambda a, b: a - _quotient(a, b) * b,
+    "mul": np.multiply, "mul.lo": np.multiply, "mul.wide": _wide,
+    "mad.lo": lambda a, b, c: a * b + c, "fma.rn": _fma, "div": _quotient, "div.rn": np.divide,
+    "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "not": np.invert,
+    "shl": lambda a, b: a << np.minimum(b, 64).astype(a.dtype),  # beyond the width 0 is left,
+    "shr": lambda a, b: a >> np.minimum(b, 64).astype(a.dtype),  # or the sign, as NumPy has it
+    "bfi": _insert,
+    "neg": np.negative, "min": np.fmin, "max": np.fmax, "max.NaN": np.maximum,
+    "rcp.rn": lambda a: 1 / a, "rcp.approx": lambda a: 1 / a,
+    "ex2.approx": lambda a: np.exp2(a.astype(np.float64)).astype(a.dtype),
+    "mov": np.array, "selp": lambda a, b, chosen: np.where(chosen, a, b),
+    "setp.eq": np.equal, "setp.ne": lambda a, b: (a < b) | (a > b),
+    "setp.lt": np.less, "setp.le": np.less_equal, "setp.gt": np.greater,
+    "setp.ge": np.greater_equal, "setp.neu": np.not_equal, "setp.leu": lambda a, b: ~(a > b),
+    "setp.ltu": lambda a, b: ~(a >= b), "setp.nan": lambda a, b: np.isnan(a) | np.isnan(b),
+    "cvt.rn.bf16x2": _two_bfloat16, "cvta.shared": lambda a: a + np.uint64(SHARED_WINDOW),
+    **{f"cvt{rounding}.{name}": lambda a, dtype=dtype: a.astype(dtype)
+       for rounding in ("", ".rn") for name, dtype in DTYPES.items()},
+    **{f"cvt.rzi.{name}": _truncated(DTYPES[name]) for name in ("s64", "u64")},
+}  # fmt: skip
+"""What instructions compute from their operands, by their name and modifiers without ``.ftz``.
+
+What is not here is refused. Integers wrap; those that do not fit become the nearest that do.
+"""
+
+KINDS = {"shl": {1: "u32"}, "shr": {1: "u32"}, "selp": {2: "pred"}, "bfi": {2: "u32", 3: "u32"}}
+"""The types of operands that are not that of the instruction."""
+
+
+def flushed(result: Values) -> Values:
+    """``.ftz``: subnormal results are zeros."""
+    return np.where(np.abs(result) < np.finfo(result.dtype).tiny, result * 0, result)
+
+
+def approximated(result: Values, wrong: Values) -> Values:
+    """The result off by so many units in the last place; where powers are exact, they stay."""
+    off = (result.view(np.int32) + wrong.astype(np.int32)).view(np.float32)
+    _, exponent = np.frexp(result)
+    exact = ~np.isfinite(result) | (result == np.ldexp(np.float32(0.5), exponent))
+    return np.where(exact | (result == 0), result, off)

@@ -11,11 +11,9 @@ import numpy as np
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 _PARAMETER = re.compile(r"\.param\s+\.(?:align\s+\d+\s+\.)?(\w+)\s+(\w+)")
 _SHARED = re.compile(r"\.shared\s+\.align\s+(\d+)\s+\.b8\s+(\w+)\[(\d+)\];")
-_GUARD = re.compile(r"@(!?)(%\w+)\s+")
+_STATEMENT = re.compile(r"(?:@(!?)(%\w+) )?(\S+)(.*)")
 _OPERAND = re.compile(r"\{[^}]*\}|\[[^\]]*\]|[^,\s][^,]*")
 _ADDRESS = re.compile(r"\[\s*([%$\w]+)\s*(?:\+\s*(-?\w+))?\s*\]")
-
-SIZES = {"8": 1, "16": 2, "32": 4, "64": 8}
 
 
 @dataclass
@@ -40,6 +38,11 @@ class Instruction:
     operands: list[Any]
     guard: tuple[str, bool] | None
     text: str
+
+    @property
+    def name(self) -> str:
+        """Without its type, and without ``.ftz``."""
+        return ".".join((self.op, *(m for m in self.modifiers if m != "ftz")))
 
 
 @dataclass
@@ -75,11 +78,8 @@ class Program:
 
 def number(text: str) -> Any:
     """A literal: integers as Python's, floats by their bits."""
-    if text.startswith(("0f", "0F")):
-        return np.uint32(int(f"0x{text[2:]}", 0)).view(np.float32)
-    if text.startswith(("0d", "0D")):
-        return np.uint64(int(f"0x{text[2:]}", 0)).view(np.float64)
-    return int(text, 0)
+    kind = {"0f": np.float32, "0d": np.float64}.get(text[:2].lower())
+    return int(text, 0) if kind is None else np.frombuffer(bytes.fromhex(text[2:])[::-1], kind)[0]
 
 
 def _operand(text: str) -> Any:
@@ -97,17 +97,12 @@ def _operand(text: str) -> Any:
 
 
 def _instruction(text: str) -> Instruction:
-    guard = None
-    found = _GUARD.match(text)
-    rest = text
-    if found:
-        guard, rest = (found[2], not found[1]), text[found.end() :]
-    word, _, arguments = rest.partition(" ")
+    negated, predicate, word, arguments = _STATEMENT.fullmatch(text).groups()
+    guard = (predicate, not negated) if predicate else None
     op, *modifiers = word.split(".")
     kind = modifiers.pop() if modifiers else ""
-    return Instruction(
-        op, tuple(modifiers), kind, [_operand(a) for a in _OPERAND.findall(arguments)], guard, text
-    )
+    operands = [_operand(a) for a in _OPERAND.findall(arguments)]
+    return Instruction(op, tuple(modifiers), kind, operands, guard, text)
 
 
 def parse(text: str) -> Program:
@@ -120,8 +115,8 @@ def parse(text: str) -> Program:
     """
     text = _COMMENT.sub("", text)
     entry = re.search(r"\.entry\s+(\w+)\s*\((.*?)\)(.*?)\{(.*)\}", text, re.DOTALL)
-    if entry is None or re.search(r"\bcall\b", text):
-        raise NotImplementedError("one entry that calls nothing is expected")
+    if entry is None or re.search(r"\bcall\b|\.local\b", text):
+        raise NotImplementedError("one entry is expected, without calls and local memory")
     name, parameters, directives, body = entry.groups()
     program = Program(name, parameters=[(p, t) for t, p in _PARAMETER.findall(parameters)])
     bound = re.search(r"\.maxntid\s+(\d+)", directives)
@@ -130,8 +125,6 @@ def parse(text: str) -> Program:
         at = -(-program.shared_size // int(align)) * int(align)
         program.shared[array] = at
         program.shared_size = at + int(size)
-    if ".local" in body:
-        raise NotImplementedError("local memory")
     for line in re.split(r";|(?<=:)\s*\n", body):
         statement = " ".join(line.replace("{.reg", ".reg").split()).lstrip("} ")
         while found := re.match(r"(\$\w+):\s*", statement):
