@@ -29,7 +29,7 @@ y = cuda.to_device(np.zeros(32, np.int64))
 f = xent.value_and_grad(xent.nn.sparse_softmax_cross_entropy_with_logits)
 g = cuda.device_array((32, 10), np.float32)
 session = __import__("stub.session").session
-session.execute(False)
+session.ignore()
 f(labels=y, logits=x, out=g)
 best = 1.0
 for _ in range(50):

@@ -2,8 +2,7 @@
 
 from . import cuda, losses, nn
 from ._config import show_config
+from ._version import __version__ as __version__
 from .autodiff import value_and_grad
-
-__version__ = "0.1.0"
 
 __all__ = ["cuda", "losses", "nn", "show_config", "value_and_grad"]

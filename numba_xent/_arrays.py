@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ._device import VIEWERS, is_on_gpu
+from ._device import VIEWERS, Foreign, is_on_gpu
 from ._recycled import room
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -199,7 +199,8 @@ def as_array(value: Any, name: str, floats: type[np.floating[Any]] = np.float32)
     if type(value) is np.ndarray:
         array = value[...]
     elif (view := VIEWERS.get(type(value))) is not None:
-        return cast("Array", view(value, name))  # as far as checks go
+        found: Any = view(value, name)
+        return found  # type: ignore[no-any-return] # an array as far as checks go
     elif value is None:
         raise ValueError(f"{name} must not be None.")
     elif is_a(value, np.ma.MaskedArray):
@@ -232,9 +233,7 @@ def _from_object(value: Any, name: str) -> Array:
         raise TypeError(
             f"{name} cannot be converted to an array: {type(value).__name__} says {shown(error)}"
         ) from error
-    from ._dispatch import device_array  # noqa: PLC0415 - compilers are slow to import
-
-    return cast("Array", device_array(value, name))
+    return cast("Array", VIEWERS[Foreign](value, name))
 
 
 def native(array: Array) -> Array:

@@ -8,18 +8,14 @@ import sys
 from importlib import metadata
 from typing import Any
 
+from ._version import __version__
+
 
 def _version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _own_version() -> str:
-    from . import __version__  # noqa: PLC0415 - the package is complete by now
-
-    return __version__
 
 
 def show_config() -> dict[str, Any]:
@@ -57,7 +53,7 @@ def show_config() -> dict[str, Any]:
         threads = f"1, as Numba's cannot start: {error}"
     features = config.CPU_FEATURES or llvm.get_host_cpu_features().flatten()
     return {
-        "numba_xent": _own_version(),
+        "numba_xent": __version__,
         "python": sys.version.split()[0],
         "numpy": np.__version__,
         "numba": numba.__version__,

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from . import _process  # noqa: F401 - it watches from now on
-from ._device import DeviceArray
+from ._device import VIEWERS, DeviceArray, Foreign
 
 _HINT = "or copy it to the host first"
 _PACKAGES = ("numba_cuda", "cuda.core")
@@ -66,3 +66,6 @@ def device_array(value: Any, name: str) -> DeviceArray:
     from ._cuda import arrays  # noqa: PLC0415
 
     return arrays.view(value, name)
+
+
+VIEWERS[Foreign] = device_array

@@ -5,6 +5,7 @@ source, wherever in a file they stand.
 """
 
 import ast
+import graphlib
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,7 @@ import numba_xent
 PACKAGE = Path(numba_xent.__file__).parent
 
 ALLOWED: dict[str, set[str]] = {
-    "": {"cuda", "losses", "nn", "_config", "autodiff"},
+    "": {"cuda", "losses", "nn", "_config", "_version", "autodiff"},
     "autodiff": {"losses", "nn", "_problem", "_arrays"},
     "cuda": {"_cuda"},
     "losses": {
@@ -34,11 +35,12 @@ ALLOWED: dict[str, set[str]] = {
     "_process": set(),
     "_weighting": {"_arrays", "_device"},
     "_layout": set(),
-    "_arrays": {"_device", "_dispatch", "_recycled"},
+    "_arrays": {"_device", "_recycled"},
     "_device": set(),
     "_recycled": set(),
     "_collections": {"_arrays", "_device", "_dispatch"},
-    "_config": {"", "_dispatch"},
+    "_config": {"_dispatch", "_version"},
+    "_version": set(),
     "_cpu": {"_cpu", "_math", "_layout", "_arrays", "_process"},
     "_cuda": {"_cuda", "_math", "_layout", "_arrays", "_device", "_weighting"},
     "_math": {"_math"},
@@ -55,17 +57,15 @@ A folder stands for all of its modules.
 """
 
 LAZY = {
-    ("_arrays", "_dispatch"),
     ("cuda", "_cuda"),
     ("_dispatch", "_cpu"),
     ("_dispatch", "_cuda"),
-    ("_config", ""),
     ("_config", "_dispatch"),
     ("__main__", ""),
     ("_warmup", ""),
     ("_warmup", "_cpu"),
 }
-"""Imports that must stand inside a function: they are slow, or would be circular."""
+"""Imports that must stand inside a function, because they are slow. They are imports all the same."""
 
 TYPING_ONLY = {("_cpu", "_problem"), ("_cuda", "_problem"), ("_warmup", "_cpu")}
 """Imports for type annotations alone, which never run."""
@@ -136,6 +136,35 @@ def room(module: str, package: Path) -> str:
     return ""
 
 
+def _module_of(name: str, modules: set[str]) -> str:
+    """The module of the package that a full name is, or is in; empty if there is none."""
+    while name and name not in modules:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def cycle_of(package: Path) -> list[str]:
+    """Modules that import each other in a circle, wherever their imports stand; empty if none do.
+
+    Imports that never run count for nothing.
+    """
+    found = [i for i in imports_of(package) if not i.typing]
+    modules = {i.importer for i in found}
+    for path in package.rglob("*.py"):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        modules.add(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    graph: dict[str, set[str]] = {module: set() for module in modules}
+    for one in found:
+        graph[one.importer].add(_module_of(one.imported, modules))
+    for module, others in graph.items():
+        others -= {module, ""}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
 def _outside(here: str) -> set[str]:
     """The modules that are not ours and that a module may import."""
     return {*sys.stdlib_module_names, *OUTSIDE.get(here, {"numpy"})}
@@ -164,8 +193,9 @@ def faults_of(package: Path) -> list[str]:
 
 
 def test_this_package() -> None:
-    """No import goes upwards, sideways or outside."""
+    """No import goes upwards, sideways or outside, and none in a circle."""
     assert faults_of(PACKAGE) == []
+    assert cycle_of(PACKAGE) == []
 
 
 def test_every_module_has_its_place() -> None:
@@ -231,6 +261,30 @@ def plant(folder: Path, changes: dict[str, str]) -> Path:
 def test_a_good_tree(tmp_path: Path) -> None:
     """The small package has no fault of its own."""
     assert faults_of(plant(tmp_path, {})) == []
+    assert cycle_of(plant(tmp_path, {})) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("_cpu/memory.py", "def f():\n    from .backend import g"),
+        ("_cpu/memory.py", "from .. import losses"),
+        ("_math/primitives.py", "def f():\n    from . import half"),
+        ("nn.py", "def f():\n    import numba_xent"),
+        ("_problem.py", "class A:\n    def f(self):\n        from .nn import g"),
+    ],
+)
+def test_a_circle_is_found(tmp_path: Path, module: str, line: str) -> None:
+    """Wherever the import that closes it stands."""
+    package = plant(tmp_path, {module: line + "\n"})
+    name = ".".join(["numba_xent", *Path(module).with_suffix("").parts])
+    assert name in cycle_of(package)
+    assert (
+        cycle_of(
+            plant(tmp_path, {module: f"if TYPE_CHECKING:\n    {line.splitlines()[-1].strip()}\n"})
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize(

@@ -19,43 +19,54 @@ from numba.cuda import MemoryPointer
 from numba.cuda.cudadrv.devicearray import DeviceNDArray
 
 from .._arrays import dtype_name
-from .._device import VIEWERS, DeviceArray
+from .._device import VIEWERS, DeviceArray, Layout, contiguous_strides, layout_of
 from . import driver
 from .elementwise import CODES
 from .streams import LEGACY, as_handle, chosen, own_stream
 
+__all__ = [
+    "contiguous_strides", "empty", "new", "strides_like", "temporary", "view", "with_last_axis",
+]  # fmt: skip
+
+
+def _is_readable(dtype: np.dtype[Any]) -> bool:
+    name = dtype_name(dtype)
+    return dtype.isnative and (name in CODES or name in ("complex64", "complex128"))
+
 
 @functools.lru_cache(4096)
-def _flaw(dtype: np.dtype[Any], shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
-    """What is wrong with an array: 1 its dtype, 2 its strides, 0 nothing."""
-    name = dtype_name(dtype)
-    if not dtype.isnative or not (name in CODES or name in ("complex64", "complex128")):
-        return 1
-    even = all(s % dtype.alignment == 0 for n, s in zip(shape, strides, strict=True) if n > 1)
-    return 0 if even else 2
+def _alignment(layout: Layout) -> int:
+    """What addresses must be multiples of; 0 if kernels cannot read such an array at all."""
+    alignment = layout.dtype.alignment
+    even = all(
+        s % alignment == 0 for n, s in zip(layout.shape, layout.strides, strict=True) if n > 1
+    )
+    return alignment if even and _is_readable(layout.dtype) else 0
 
 
 def _check(found: DeviceArray, name: str) -> DeviceArray:
-    dtype = found.dtype
-    flaw = _flaw(dtype, found.shape, found.strides)
-    if flaw == 1:
-        raise TypeError(f"{name} is a CUDA array of dtype {dtype}, which is not supported")
-    if flaw or found.address % dtype.alignment:
+    """The array, if kernels can read it."""
+    alignment = _alignment(found.layout)
+    if alignment and not found.address % alignment:
+        return found
+    if _is_readable(found.dtype):
         raise ValueError(f"{name} is a CUDA array whose elements are not aligned")
-    return found
+    raise TypeError(f"{name} is a CUDA array of dtype {found.dtype}, which is not supported")
 
 
 def _of_numba(array: Any, name: str) -> DeviceArray:
-    stream = array.stream
+    stream, layout = array.stream, layout_of(array.shape, array.strides, array.dtype)
     return _check(
         DeviceArray(
             array,
             array.device_ctypes_pointer.value or 0,
-            array.shape,
-            array.strides,
-            array.dtype,
+            layout.shape,
+            layout.strides,
+            layout.dtype,
             array.gpu_data.context.device.id if driver.several_devices() else 0,
             0 if stream == 0 else as_handle(stream),
+            False,
+            layout,
         ),
         name,
     )
@@ -112,12 +123,6 @@ def _of_any(array: Any, name: str) -> DeviceArray:
 
 
 @functools.lru_cache(4096)
-def contiguous_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """The strides of an array without gaps, its last axis side by side."""
-    return tuple([itemsize * math.prod(shape[i + 1 :]) for i in range(len(shape))])
-
-
-@functools.lru_cache(4096)
 def strides_like(
     shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int
 ) -> tuple[int, ...]:
@@ -149,7 +154,7 @@ def _external_stream(handle: int) -> Any:
 def _likeness(
     shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any], handle: int
 ) -> dict[str, Any]:
-    """What Numba arrays that differ in their memory alone have in common."""
+    """What Numba arrays that differ in their memory alone have in common, their sizes included."""
     nothing = MemoryPointer(None, CUdeviceptr(0), 0)
     like = vars(DeviceNDArray(shape, strides, dtype, _external_stream(handle), nothing))
     return {name: value for name, value in like.items() if name != "gpu_data"}
@@ -159,11 +164,12 @@ def new(
     shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any], number: int, handle: int
 ) -> tuple[Any, int]:
     """A new Numba device array without gaps, in memory of a stream's pool, and its address."""
-    buffer = driver.allocate(math.prod(shape) * dtype.itemsize, number, handle)
+    like = _likeness(shape, strides, dtype, handle)
+    buffer = driver.allocate(like["alloc_size"], number, handle)
     address = buffer.handle
     array = DeviceNDArray.__new__(DeviceNDArray)
     # As `copy.copy` does it: making one takes Numba longer than the launch of a kernel.
-    vars(array).update(_likeness(shape, strides, dtype, handle))
+    vars(array).update(like)
     array.gpu_data = MemoryPointer(
         driver.numba_context(number), CUdeviceptr(address), buffer.size, owner=buffer
     )

@@ -142,20 +142,21 @@ class _Solution:
 
     def _recipe(self, operands: Sequence[DeviceArray | None], raw: bool) -> Recipe:
         problem, weighting = self.problem, self.weighting
-        known: list[Any] = [
-            None
-            if a is None
-            else (a.dtype, a.shape, a.strides, a.address % _VECTOR if with_classes else None)
-            for a, with_classes in zip(operands, _WITH_CLASSES[problem.sparse], strict=True)
-        ]
+        known: list[Any] = [None] * (2 * len(operands))
+        with_classes = _WITH_CLASSES[problem.sparse]
+        for i, array in enumerate(operands):
+            if array is not None:
+                known[2 * i] = array.known or array.layout
+                if with_classes[i]:
+                    known[2 * i + 1] = array.address % _VECTOR
         reduction = divisor = None
         above = False
         if weighting is not None and self.reduced:
             reduction, divisor = weighting.reduction, known_divisor(weighting, self.weights)
-            above, known[5] = known[5] is not None, None
+            above, known[-2] = known[-2] is not None, None
         return recipe(
-            self.device, problem.axis, problem.sparse, bool(problem.smoothing), reduction, divisor,
-            raw, above, *known,
+            self.device, problem.axis, problem.sparse, problem.smoothing != 0.0, reduction,
+            divisor, raw, above, *known,
         )  # fmt: skip
 
     def _copied(

@@ -134,7 +134,7 @@ def allocate(size: int, number: int, handle: int) -> Any:
         If the driver refuses for another reason.
     """
     try:
-        return device(number).memory_resource.allocate(max(size, 1), stream=stream(handle))
+        return device(number).memory_resource.allocate(size or 1, stream=stream(handle))
     except Exception as error:  # noqa: BLE001 - it is told apart by its text
         if "OUT_OF_MEMORY" in str(error):
             raise MemoryError(f"GPU {number} has no {size} bytes left") from None

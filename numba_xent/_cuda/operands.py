@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._arrays import as_array, in_dtype, real_numbers
-from .._device import VIEWERS, DeviceArray, is_on_gpu
+from .._device import VIEWERS, DeviceArray, Layout, is_on_gpu
 from .._layout import has_internal_overlap
 from . import arrays, driver
 from .general import merged
@@ -92,24 +92,26 @@ def wait_for(found: Iterable[DeviceArray], handle: int) -> None:
             driver.wait(handle, array.stream)
 
 
-@functools.lru_cache(4096)
-def _extent(
-    shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any]
-) -> tuple[int, int]:
-    """From where to where the elements of an array lie, from its address on; equal if none do."""
-    if 0 in shape:
-        return 0, 0
-    reach = [(n - 1) * s for n, s in zip(shape, strides, strict=True)]
-    return sum(min(0, r) for r in reach), sum(max(0, r) for r in reach) + dtype.itemsize
-
-
 def overlap(a: DeviceArray, b: DeviceArray) -> bool:
     """Whether two arrays may share memory."""
-    a_low, a_high = _extent(a.shape, a.strides, a.dtype)
-    b_low, b_high = _extent(b.shape, b.strides, b.dtype)
-    if a_low == a_high or b_low == b_high:
+    first, second = a.layout, b.layout
+    if a.address + first.low >= b.address + second.high:
         return False
-    return a.address + a_low < b.address + b_high and b.address + b_low < a.address + a_high
+    if b.address + second.low >= a.address + first.high:
+        return False
+    return first.low != first.high and second.low != second.high
+
+
+@functools.lru_cache(4096)
+def _flaw_of_place(layout: Layout, shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
+    """Why an array cannot receive a gradient, but for its kind: what is wrong, or nothing."""
+    if layout.dtype != dtype:
+        return f"must have dtype {dtype}, got {layout.dtype}"
+    if layout.shape != shape:
+        return f"must have shape {shape}, got {layout.shape}"
+    if has_internal_overlap(shape, layout.strides, dtype.itemsize):
+        return "must not have elements that share memory"
+    return ""
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], position: str) -> DeviceArray:
@@ -124,19 +126,15 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], position: 
     """
     found = out
     if type(out) is not DeviceArray:
-        if not is_on_gpu(out):
+        viewer = VIEWERS.get(type(out))
+        if viewer is None and not is_on_gpu(out):
             raise TypeError(f"out{position} must be a CUDA array, got {type(out).__name__}")
-        found = VIEWERS.get(type(out), arrays.view)(out, f"out{position}")
-    if found.dtype != dtype:
-        raise TypeError(f"out{position} must have dtype {dtype}, got {found.dtype}")
-    if found.shape != shape:
-        raise ValueError(f"out{position} must have shape {shape}, got {found.shape}")
+        found = (viewer or arrays.view)(out, f"out{position}")
+    flaw = _flaw_of_place(found.layout, shape, dtype)
+    if flaw:
+        raise (TypeError if found.dtype != dtype else ValueError)(f"out{position} {flaw}")
     if found.readonly:
         raise ValueError(f"out{position} must be writeable, got a read-only array")
-    if found.strides != arrays.contiguous_strides(shape, dtype.itemsize) and has_internal_overlap(
-        shape, found.strides, dtype.itemsize
-    ):
-        raise ValueError(f"out{position} must not have elements that share memory")
     return found
 
 

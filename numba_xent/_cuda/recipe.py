@@ -13,14 +13,12 @@ from typing import Any
 import numpy as np
 
 from .._arrays import dtype_name
+from .._device import Layout
 from .._weighting import Reduction
 from . import driver, totals
 from .driver import Prepared, Slot
 from .plan import NO_TENSOR, OPERANDS, Meta, UnevenStridesError, make_plan
 from .task import Tensor, flat
-
-Known = tuple[np.dtype[Any], tuple[int, ...], tuple[int, ...], int | None]
-"""The dtype, shape and strides of an array, and its address modulo 16 if that matters."""
 
 SLOTS = struct.Struct("=11q4d")
 """The addresses of the operands, in the order of ``OPERANDS``, of the losses as a kernel leaves
@@ -58,8 +56,9 @@ class Recipe:
         Whether losses are wanted unweighted and in the compute dtype.
     above
         Whether the upstream gradient of the reduced loss is on the GPU.
-    operands
-        In the order of ``OPERANDS``; None where there is none.
+    known
+        For each of ``OPERANDS`` its layout, and its address modulo 16 if that matters; None where
+        there is none.
 
     Attributes
     ----------
@@ -89,10 +88,14 @@ class Recipe:
         divisor: float | None,
         raw: bool,
         above: bool,
-        *operands: Known | None,
+        *known: Any,
     ) -> None:
         self.copies: tuple[str, ...] = ()
-        metas = [k and Meta(dtype_name(k[0]), *k[1:]) for k in operands]
+        layouts: tuple[Layout | None, ...] = known[::2]
+        metas = [
+            a and Meta(dtype_name(a.dtype), a.shape, a.strides, phase)
+            for a, phase in zip(layouts, known[1::2], strict=True)
+        ]
         try:
             plan = make_plan(
                 axis, sparse, tuple(metas), driver.processors(number),
@@ -101,10 +104,10 @@ class Recipe:
         except UnevenStridesError as error:
             self.copies = error.names
             return
-        logits, labels = operands[:2]
+        logits, labels = layouts[:2]
         assert logits is not None
         assert labels is not None
-        dtype = dtype_name(logits[0])
+        dtype = dtype_name(logits.dtype)
         examples = plan.outer * plan.inner
         self.blocks = -(-examples // totals.EXAMPLES)
         gradient = metas[2] is not None or metas[3] is not None
@@ -121,11 +124,11 @@ class Recipe:
         self.memory = bytearray(SLOTS.size)
         slots = np.frombuffer(self.memory, np.int64).ctypes.data
         task = plan.task(
-            [0 if k is None else slot for k, slot in zip(operands, _SLOTS, strict=False)],
+            [0 if a is None else slot for a, slot in zip(layouts, _SLOTS, strict=False)],
             {
                 "losses": _LOSSES,
                 "raw": int(raw),
-                "wide": int(sparse and labels[0].itemsize == 8),
+                "wide": int(sparse and labels.dtype.itemsize == 8),
                 "states": _STATES,
                 "scale_at": _SCALE_AT if early else 0,
                 "keep": _KEEP,

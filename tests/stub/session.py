@@ -148,6 +148,11 @@ def execute(wanted: bool) -> None:
     _state["execute"] = wanted
 
 
+def ignore() -> None:
+    """Have the driver do nothing at a launch from now on, so that the host's time is its own."""
+    _state["library"].stub_set_launch(None)
+
+
 def fail(wanted: bool) -> None:
     """Whether launches fail from now on."""
     _state["fail"] = wanted
