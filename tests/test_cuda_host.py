@@ -15,6 +15,7 @@ from stub import session
 import numba_xent as xent
 
 START = """
+import contextlib
 import numpy as np, ml_dtypes, pytest
 import numba_xent as xent
 from numba import cuda
@@ -315,6 +316,40 @@ def test_arrays_of_other_libraries(driver):
         close(got, want, rtol=1e-2, atol=5e-3)
     got = xent.value_and_grad(SPARSE)(labels=foreign.Interface(classes), logits=foreign.Interface(logits))
     close(got, xent.value_and_grad(SPARSE)(labels=classes, logits=logits))
+    for kind in (foreign.OldExchanged, lambda a: foreign.Exchanged(a, version=1)):
+        got = xent.value_and_grad(SPARSE)(labels=kind(classes), logits=kind(logits))
+        close(got, xent.value_and_grad(SPARSE)(labels=classes, logits=logits))
+    ones = np.ones((4, 10), bool)
+    close([V2(foreign.Exchanged(ones), x)], [V2(ones, logits)])
+    fixed = foreign.Exchanged(logits, version=1, readonly=True)
+    close([SPARSE(labels=c, logits=fixed)], [SPARSE(labels=classes, logits=logits)])
+    refused(ValueError, "out must be writeable, got a read-only array",
+            xent.value_and_grad(SPARSE), labels=c, logits=x, out=fixed)
+    refused(TypeError, "logits cannot be used as a CUDA array: Exchanged says BufferError",
+            SPARSE, labels=c, logits=foreign.Exchanged(logits, readonly=True))
+    """)
+
+
+def test_tensors_of_pytorch(driver):
+    """They are asked for what PyTorch allows: on its stream nobody waits, on others it does."""
+    driver("""
+    for own, chosen, asked, launched in [
+        (0, None, -1, 1), (0, 0, -1, 1), (4096, None, -1, 4096), (4096, 4096, -1, 4096),
+        (4096, 8192, 8192, 8192), (0, 4096, 4096, 4096), (4096, 0, 1, 1),
+    ]:
+        foreign.pretend_torch(own)
+        tensor = foreign.Tensor(logits)
+        session.launches.clear()
+        with contextlib.nullcontext() if chosen is None else xent.cuda.stream(chosen):
+            close([SPARSE(labels=c, logits=tensor)], [SPARSE(labels=classes, logits=logits)])
+        assert tensor.asked == [asked], (own, chosen, tensor.asked)
+        assert session.launches[-1]["stream"] == launched
+    foreign.pretend_torch(0)
+    half = logits.astype(ml_dtypes.bfloat16)
+    close([SPARSE(labels=c, logits=foreign.Tensor(half))], [SPARSE(labels=classes, logits=half)],
+          rtol=1e-2)
+    refused(TypeError, "logits cannot be used as a CUDA array: Tensor says .*use tensor.detach",
+            SPARSE, labels=c, logits=foreign.Tensor(logits, requires_grad=True))
     """)
 
 
@@ -341,6 +376,8 @@ def test_streams(driver):
     with xent.cuda.stream(4096):
         SPARSE(labels=c, logits=a)
     assert a.asked == [4096]
+    SPARSE(labels=c, logits=a)  # on which stream it was made is not known: it is made to wait
+    assert a.asked == [4096, 1]
     assert session.synchronisations() == before
     for bad in ("s", -1, None, True):
         with pytest.raises(TypeError, match="stream must have __cuda_stream__"):
@@ -433,6 +470,13 @@ def test_two_devices(driver):
     assert cuda.current_context().device.id == 0
     close(got, [np.asarray(a) for a in f(classes, logits, weights)])
     close(f(c, x, w), [np.asarray(a) for a in f(classes, logits, weights)])
+    foreign.pretend_torch(0)
+    with cuda.gpus[1]:
+        tensor = foreign.Tensor(logits)  # may be asked for there alone
+    got = f(at, tensor, factor)
+    assert {a.gpu_data.context.device.id for a in got} == {1}
+    assert cuda.current_context().device.id == 0
+    close(got, [np.asarray(a) for a in f(classes, logits, weights)])
     """
     driver(code, devices=2)
 
@@ -448,6 +492,36 @@ def test_threads(driver):
         got = list(pool.map(lambda a: f(labels=c, logits=a), given))
     for a, b in zip(problems, got):
         close(b, f(labels=classes, logits=a))
+    """)
+
+
+def test_what_is_prepared_is_used_by_one_thread_at_a_time(driver):
+    """Between writing the arguments of a recipe and launching it nobody else may write them."""
+    driver("""
+    import threading, time
+    from numba_xent._cuda import driver
+    real = driver.Prepared.launch
+    def slow(prepared, handle):
+        time.sleep(0.05)  # enough for the other thread to come by
+        real(prepared, handle)
+    driver.Prepared.launch = slow
+    f = xent.value_and_grad(SPARSE)
+    problems = [logits, logits[::-1].copy()]
+    given = [dev(a) for a in problems]
+    def are_right():
+        start, got = threading.Barrier(2), [None, None]
+        def run(i):
+            out = dev(np.zeros_like(logits))
+            start.wait()
+            got[i] = f(labels=c, logits=given[i], out=out)[1].copy_to_host()
+        threads = [threading.Thread(target=run, args=(i,)) for i in range(2)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        want = [f(labels=classes, logits=a)[1] for a in problems]
+        return all(np.allclose(a, b, atol=1e-6) for a, b in zip(got, want))
+    assert all(are_right() for _ in range(3))
+    driver.lock = contextlib.nullcontext()
+    assert not all(are_right() for _ in range(3)), "this test sees nothing"
     """)
 
 

@@ -91,7 +91,11 @@ def view(array: Any, name: str) -> DeviceArray:
 
 
 def _of_any(array: Any, name: str) -> DeviceArray:
+    place = getattr(array, "__dlpack_device__", None)
+    entered = False
     try:
+        if place is not None and driver.several_devices():
+            entered = driver.enter(int(place()[1]))  # PyTorch wants to be asked there
         stream = own_stream(array)
         wanted = chosen() or stream or LEGACY
         # The producer is made to wait for, unless the kernels run where it runs itself.
@@ -103,6 +107,9 @@ def _of_any(array: Any, name: str) -> DeviceArray:
         raise TypeError(
             f"{name} cannot be used as a CUDA array: {type(array).__name__} says {error!r}"
         ) from error
+    finally:
+        if entered:
+            driver.leave()
     shape = tuple(known.shape)
     strides = known.strides
     return DeviceArray(

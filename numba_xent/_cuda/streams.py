@@ -58,7 +58,7 @@ def own_stream(array: Any) -> int | None:
         return int(sys.modules["torch"].cuda.current_stream(array.device).cuda_stream) or LEGACY
     if kind == "cupy":
         return int(sys.modules["cupy"].cuda.get_current_stream().ptr) or LEGACY
-    interface = getattr(array, "__cuda_array_interface__", None)
-    if interface is None:
-        return None
-    return interface.get("stream") or LEGACY
+    if hasattr(array, "__dlpack__"):
+        return None  # it is told which stream to make wait, and need not say more
+    interface = array.__cuda_array_interface__
+    return interface.get("stream") or None
