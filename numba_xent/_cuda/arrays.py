@@ -44,32 +44,30 @@ def _alignment(layout: Layout) -> int:
     return alignment if even and _is_readable(layout.dtype) else 0
 
 
-def _check(found: DeviceArray, name: str) -> DeviceArray:
-    """The array, if kernels can read it."""
-    alignment = _alignment(found.layout)
-    if alignment and not found.address % alignment:
-        return found
+def _refused(found: DeviceArray, name: str) -> Exception:
+    """What to say of an array that kernels cannot read."""
     if _is_readable(found.dtype):
-        raise ValueError(f"{name} is a CUDA array whose elements are not aligned")
-    raise TypeError(f"{name} is a CUDA array of dtype {found.dtype}, which is not supported")
+        return ValueError(f"{name} is a CUDA array whose elements are not aligned")
+    return TypeError(f"{name} is a CUDA array of dtype {found.dtype}, which is not supported")
 
 
 def _of_numba(array: Any, name: str) -> DeviceArray:
     stream, layout = array.stream, layout_of(array.shape, array.strides, array.dtype)
-    return _check(
-        DeviceArray(
-            array,
-            array.device_ctypes_pointer.value or 0,
-            layout.shape,
-            layout.strides,
-            layout.dtype,
-            array.gpu_data.context.device.id if driver.several_devices() else 0,
-            0 if stream == 0 else as_handle(stream),
-            False,
-            layout,
-        ),
-        name,
+    address, alignment = array.device_ctypes_pointer.value or 0, _alignment(layout)
+    found = DeviceArray(
+        array,
+        address,
+        layout.shape,
+        layout.strides,
+        layout.dtype,
+        array.gpu_data.context.device.id if driver.several_devices() else 0,
+        0 if stream == 0 else as_handle(stream),
+        False,
+        layout,
     )
+    if alignment and address % alignment == 0:
+        return found
+    raise _refused(found, name)
 
 
 VIEWERS[DeviceNDArray] = _of_numba
@@ -87,7 +85,11 @@ def view(array: Any, name: str) -> DeviceArray:
     """
     if isinstance(array, DeviceNDArray):
         return _of_numba(array, name)
-    return _check(_of_any(array, name), name)
+    found = _of_any(array, name)
+    alignment = _alignment(found.layout)
+    if alignment and found.address % alignment == 0:
+        return found
+    raise _refused(found, name)
 
 
 def _of_any(array: Any, name: str) -> DeviceArray:

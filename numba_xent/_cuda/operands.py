@@ -94,7 +94,7 @@ def wait_for(found: Iterable[DeviceArray], handle: int) -> None:
 
 def overlap(a: DeviceArray, b: DeviceArray) -> bool:
     """Whether two arrays may share memory."""
-    first, second = a.layout, b.layout
+    first, second = a.known or a.layout, b.known or b.layout
     if a.address + first.low >= b.address + second.high:
         return False
     if b.address + second.low >= a.address + first.high:
@@ -130,7 +130,7 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], position: 
         if viewer is None and not is_on_gpu(out):
             raise TypeError(f"out{position} must be a CUDA array, got {type(out).__name__}")
         found = (viewer or arrays.view)(out, f"out{position}")
-    flaw = _flaw_of_place(found.layout, shape, dtype)
+    flaw = _flaw_of_place(found.known or found.layout, shape, dtype)
     if flaw:
         raise (TypeError if found.dtype != dtype else ValueError)(f"out{position} {flaw}")
     if found.readonly:
