@@ -102,11 +102,12 @@ def sparse_problem(labels: Array, logits: Array, names: tuple[str, str]) -> Prob
     names
         What the caller calls them.
     """
-    if logits.ndim == 0:
+    rank = logits.ndim
+    if rank == 0:
         raise ValueError(f"{names[1]} cannot be a scalar, got shape ()")
-    if labels.ndim != logits.ndim - 1:
+    if labels.ndim != rank - 1:
         raise ValueError(
-            f"{names[0]} must have rank {logits.ndim - 1}, one less than {names[1]} of shape "
+            f"{names[0]} must have rank {rank - 1}, one less than {names[1]} of shape "
             f"{logits.shape}, got shape {labels.shape}"
         )
     if labels.shape != logits.shape[:-1]:
@@ -121,7 +122,7 @@ def sparse_problem(labels: Array, logits: Array, names: tuple[str, str]) -> Prob
         raise ValueError(
             f"{names[1]}: Must have at least one class, but got logits shape {logits.shape}"
         )
-    return Problem(native(logits), native(labels), True, logits.ndim - 1, label_gradient=False)
+    return Problem(native(logits), native(labels), True, rank - 1, label_gradient=False)
 
 
 def _check_sentinel(sentinel: Any, function: str) -> None:

@@ -88,8 +88,9 @@ def check_devices(found: Sequence[DeviceArray]) -> None:
 def wait_for(found: Iterable[DeviceArray], handle: int) -> None:
     """Have a stream wait for the arrays' own, where those are others."""
     for array in found:
-        if array.stream not in (0, handle):
-            driver.wait(handle, array.stream)
+        stream = array.stream
+        if stream and stream != handle:
+            driver.wait(handle, stream)
 
 
 def overlap(a: DeviceArray, b: DeviceArray) -> bool:
