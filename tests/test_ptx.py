@@ -82,6 +82,8 @@ F = np.array([0.0, -1.5, 1e-40, 3e38, np.inf, -np.inf, np.nan, 2.5], np.float32)
         ("setp.gt.u32 %p1, %r3, 5;\n@!%p1 mov.u32 %r4, 1;\n@%p1 mov.u32 %r4, 2;",
          np.where(X > 5, 2, 1)),
         ("mov.b32 {%rs1, %rs2}, %r3;\nmov.b32 %r4, {%rs2, %rs1};", X >> 16 | X << 16),
+        ("{ .reg .b16 %low;\n  mov.b32 {%low, %rs2}, %r3; }\n{.reg .b16 %low;\n"
+         "mov.b32 {%low, %rs1}, %r3;}\nmov.b32 %r4, {%rs2, %rs1};", X >> 16 | X >> 16 << 16),
     ],
 )  # fmt: skip
 def test_integers(text, want):

@@ -17,14 +17,6 @@ from .figures import Figure
 from .registry import KERNELS, SPARSE
 
 ARCHITECTURE = "sm_90"
-_PACKAGES = ("numba_cuda", "cuda.core")
-
-
-def _is_missing(package: str) -> bool:
-    try:
-        return importlib.util.find_spec(package) is None
-    except ModuleNotFoundError:
-        return True
 
 
 def _figures() -> Any:
@@ -35,13 +27,12 @@ def _figures() -> Any:
     NotImplementedError
         If that cannot be done here, or not of the installed revision.
     """
-    missing = [package for package in _PACKAGES if _is_missing(package)]
-    if missing:
-        raise NotImplementedError(f"{' and '.join(missing)} not installed")
+    if importlib.util.find_spec("numba_cuda") is None:
+        raise NotImplementedError("numba-cuda is not installed")
     try:
         return helper("kernel_figures")
     except ImportError as error:
-        raise NotImplementedError("this revision has no CUDA kernels that are known") from error
+        raise NotImplementedError(f"the CUDA kernels cannot be compiled: {error}") from error
 
 
 @functools.cache

@@ -126,7 +126,7 @@ def parse(text: str) -> Program:
         program.shared[array] = at
         program.shared_size = at + int(size)
     for line in re.split(r";|(?<=:)\s*\n", body):
-        statement = " ".join(line.replace("{.reg", ".reg").split()).lstrip("} ")
+        statement = " ".join(line.split()).lstrip("{} ")  # blocks are but names' scopes
         while found := re.match(r"(\$\w+):\s*", statement):
             program.labels[found[1]] = len(program.instructions)
             statement = statement[found.end() :]
