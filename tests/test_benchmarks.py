@@ -260,7 +260,7 @@ def test_what_was_not_measured_is_not_listed(tmp_path: Path) -> None:
     listing = tmp_path / "benchmarks.json"
     listing.write_text(json.dumps({**listed, "whole": whole, "version": 2}))
     (tmp_path / "local").mkdir()
-    for commit, values in (("a", [1.0, math.nan, None, None]), ("b", [math.nan, 2.0, None, None])):
+    for commit, values in (("a", [1.0, None, math.nan, None]), ("b", [None, 2.0, None, math.nan])):
         found = {"some": [values, words], "failed": [None, words], "whole": [[3.0], []]}
         (tmp_path / "local" / f"{commit}-env.json").write_text(json.dumps({"results": found}))
     history.keep_measured(tmp_path)
