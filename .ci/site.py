@@ -1,6 +1,8 @@
-"""Check that a built site shows the history of the project's speed, wherever git has that history.
+"""Check a built site: a page for each public object, no scripts of other servers, the history.
 
 python .ci/site.py SITE
+
+The history of the project's speed is looked for wherever git has the commits that were measured.
 """
 
 from __future__ import annotations
@@ -9,7 +11,11 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+
+import numba_xent
 
 RESULTS = Path(__file__).resolve().parents[1] / "asv_benchmarks" / "results"
 LEAST = 20
@@ -44,10 +50,26 @@ def here() -> set[str] | None:
     return set(subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split())
 
 
+def public(module: ModuleType) -> Iterator[str]:
+    """The names of all public objects, in a module and its public modules."""
+    yield module.__name__
+    for name in module.__all__:
+        value = getattr(module, name)
+        if isinstance(value, ModuleType):
+            yield from public(value)
+        else:
+            yield f"{module.__name__}.{name}"
+
+
 def main(site: str) -> int:
     """Print what is wrong; 1 if anything is."""
     history, known, all_measured = Path(site) / "history", here(), measured()
     wrong = [
+        f"the reference lacks {name}"
+        for name in public(numba_xent)
+        if not (Path(site) / "reference" / "generated" / f"{name}.html").is_file()
+    ]
+    wrong += [
         f"{page.relative_to(site)} loads {found[0]}"
         for page in sorted(Path(site).rglob("*.html"))
         for found in ELSEWHERE.finditer(page.read_text("utf-8"))
