@@ -689,7 +689,7 @@ def test_worker_has_as_many_processors_as_threads() -> None:
 
 def test_peers_are_found_without_importing_them() -> None:
     """Names are unique, and a missing module is told by its name."""
-    assert len({peer.name for peer in PEERS}) == len(PEERS) <= len(plot.MARKERS)
+    assert len({peer.name for peer in PEERS}) == len(PEERS) <= len(plot.STYLES)
     assert Peer("x", "X", ("json", "no_such_module"), "").missing == ["no_such_module"]
     for name in ("torch", "tensorflow", "jax"):
         assert name not in sys.modules
