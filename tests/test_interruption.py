@@ -94,11 +94,7 @@ print(met)
     [
         ("numba:compile", 1),
         ("numba:run_pass", 300),
-        *(
-            pytest.param(what, number, marks=pytest.mark.slow)
-            for what in ("numba:run_pass", "numba:llvm_lock")
-            for number in (1, 10, 100)
-        ),
+        *(pytest.param("numba:run_pass", n, marks=pytest.mark.slow) for n in (1, 10, 100)),
     ],
 )
 def test_during_a_compilation(what: str, number: int, tmp_path: object) -> None:
