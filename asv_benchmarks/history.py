@@ -7,13 +7,19 @@ all results with ``asv publish``. Both can be interrupted and started again.
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
+import math
+import platform
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
 LAST = 20
 SELECTED = (
     r"^startup\.Import",
@@ -80,10 +86,11 @@ def _asv(*arguments: str) -> None:
 
 
 def describe_machine(name: str) -> None:
-    """Tell asv what this machine is, under a name of ours: not that of the host."""
+    """Tell asv what this machine is, but neither its name nor that of its kernel."""
     from asv.machine import Machine, MachineCollection  # noqa: PLC0415 - not needed to publish
 
-    MachineCollection.save(name, {**Machine.get_defaults(), "machine": name})
+    known = {**Machine.get_defaults(), "machine": name, "os": platform.system()}
+    MachineCollection.save(name, known)
 
 
 def measure(hashes: Sequence[str], machine: str, bench: Sequence[str], *, quick: bool) -> None:
@@ -96,6 +103,43 @@ def measure(hashes: Sequence[str], machine: str, bench: Sequence[str], *, quick:
         patterns = [part for pattern in bench for part in ("--bench", pattern)]
         options = ["--machine", machine, "--skip-existing", *patterns]
         _asv("run", *options, *(["--quick"] if quick else []), f"HASHFILE:{listed.name}")
+    keep_measured(RESULTS)
+
+
+def keep_measured(results: Path) -> None:
+    """Leave in asv's list of benchmarks what has results: the others would be empty graphs.
+
+    Parameters
+    ----------
+    results : Path
+        The folder of asv's results. Its ``benchmarks.json`` is rewritten, as by each ``asv run``.
+    """
+    path = results / "benchmarks.json"
+    listed: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    measured = _measured(results)
+    for name in listed.keys() - {"version"}:
+        if name not in measured:
+            del listed[name]
+            continue
+        listed[name]["params"] = [
+            [word for word in words if word in kept]
+            for words, kept in zip(listed[name]["params"], measured[name], strict=True)
+        ]
+    path.write_text(json.dumps(listed, indent=4, sort_keys=True) + "\n", "utf-8")
+
+
+def _measured(results: Path) -> dict[str, list[set[str]]]:
+    """The benchmarks that have results, and which words of each parameter have."""
+    measured: dict[str, list[set[str]]] = {}
+    for file in results.glob("*/*-*.json"):
+        for name, columns in json.loads(file.read_text("utf-8"))["results"].items():
+            values, parameters = columns[:2]  # no values at all if the benchmark has failed
+            for value, words in zip(values or (), itertools.product(*parameters), strict=False):
+                if value is not None and not math.isnan(value):
+                    kept = measured.setdefault(name, [set() for _ in parameters])
+                    for of_parameter, word in zip(kept, words, strict=True):
+                        of_parameter.add(word)
+    return measured
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -31,7 +31,7 @@ extensions = [
     "measured",
     "pictures",
 ]
-exclude_patterns = ["_build", "lessons"]
+exclude_patterns = ["_asv", "_build", "lessons"]
 templates_path = ["_templates"]
 nitpicky = True
 

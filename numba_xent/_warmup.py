@@ -105,12 +105,12 @@ def _calls(dtypes: list[np.dtype[Any]]) -> Iterator[Callable[[], object]]:
 
 def _compilations(dtypes: list[np.dtype[Any]]) -> Iterator[Callable[[], object]]:
     """The compilations of all kernels, and of what launches them; to be run after the calls."""
-    from ._cpu.kernels import solver  # noqa: PLC0415 - slow to import
+    from ._cpu.kernels import solver, solvers  # noqa: PLC0415 - slow to import
     from ._cpu.launch import launcher  # noqa: PLC0415 - slow to import
 
-    computes = dict.fromkeys(compute_dtype(dtype) for dtype in dtypes)
-    for choices in itertools.product(computes, *[(False, True)] * 3):
-        yield functools.partial(solver, *choices)
+    choices = [solvers(compute_dtype(dtype), dtype.name) for dtype in dtypes]
+    for choice in dict.fromkeys(itertools.chain(*choices)):
+        yield functools.partial(solver, *choice)
     serial: Any = launcher(False)
     parallel: Any = launcher(True)
     # They take the same, and one has been called by now.

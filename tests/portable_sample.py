@@ -17,7 +17,7 @@ from oracle import HALVES
 from strategies import DTYPES
 
 import numba_xent as xent
-from numba_xent._cpu.kernels import solver
+from numba_xent._cpu.kernels import solver, solvers
 
 EVERY = 7  # a number that no pattern of the recorded cases repeats with
 KINDS = ("scale 1", "scale 1e+06", "lead 15", "masked", "constant")
@@ -49,9 +49,7 @@ def measured(dtype: object, kind: str, labels: str, n: int) -> None:
     assert found.gradient <= accuracy.GRADIENT[dtype], found
     # The value alone has a kernel of its own.
     y, z = accuracy.problem(kind, labels, n, dtype)
-    fn = xent.nn.softmax_cross_entropy_with_logits_v2
-    if "sparse" in labels:
-        fn = xent.nn.sparse_softmax_cross_entropy_with_logits
+    fn = accuracy.function_for(labels)
     value, _ = xent.value_and_grad(fn)(labels=y, logits=z)
     np.testing.assert_array_equal(fn(labels=y, logits=z), value)
 
@@ -67,8 +65,10 @@ def main() -> None:
             failed += 1
             print(f"{check.__module__}.{check.__name__}{args}\n{traceback.format_exc()}")
     met = solver.cache_info().misses
-    for choice in itertools.product(("float32", "float64"), *[(False, True)] * 3):
-        solver(*choice)
+    for dtype in DTYPES:
+        compute = "float64" if dtype == np.float64 else "float32"
+        for choice in solvers(compute, dtype.name):
+            solver(*choice)
     unmet = solver.cache_info().misses - met
     print(f"{total} checks, {failed} failed, {unmet} kernels not met")
 

@@ -241,18 +241,25 @@ def test_halves_are_float32_rounded_once(half: np.dtype, n: int) -> None:
                 np.testing.assert_array_equal(
                     got.view(np.uint16), want.astype(half).view(np.uint16), f"{kind} {labels}"
                 )
+            if labels != "smoothed":
+                # The value alone has a kernel of its own.
+                value = function_for(labels)(labels=y, logits=z)
+                np.testing.assert_array_equal(value, calls[0], f"{kind} {labels}")
+
+
+def function_for(labels: str) -> Callable[..., Any]:
+    """The function that takes this kind of labels, unsmoothed."""
+    if "sparse" in labels:
+        return xent.nn.sparse_softmax_cross_entropy_with_logits
+    return xent.nn.softmax_cross_entropy_with_logits_v2
 
 
 def call(labels: str, y: np.ndarray, z: np.ndarray, upstream: np.ndarray) -> tuple[Any, Any]:
     """Value and gradient from the function for this kind of labels."""
-    if "sparse" in labels:
-        fn = xent.nn.sparse_softmax_cross_entropy_with_logits
-        return xent.value_and_grad(fn)(labels=y, logits=z, upstream=upstream)
     if labels == "smoothed":
         args = {"label_smoothing": 0.1, "reduction": oracle.NONE, "upstream": upstream}
         return xent.value_and_grad(xent.losses.softmax_cross_entropy)(y, z, **args)
-    fn = xent.nn.softmax_cross_entropy_with_logits_v2
-    return xent.value_and_grad(fn)(y, z, upstream=upstream)
+    return xent.value_and_grad(function_for(labels))(labels=y, logits=z, upstream=upstream)
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ def test_worker_has_as_many_processors_as_threads() -> None:
 def test_peers_are_found_without_importing_them() -> None:
     """Names are unique, and a missing module is told by its name."""
     before = set(sys.modules)
-    assert len({peer.name for peer in PEERS}) == len(PEERS) <= len(plot.MARKERS)
+    assert len({peer.name for peer in PEERS}) == len(PEERS) <= len(plot.STYLES)
     assert Peer("x", "X", ("json", "no_such_module"), "").missing == ["no_such_module"]
     assert all(type(peer.missing) is list for peer in PEERS)
     assert not {"torch", "tensorflow", "jax"} & (set(sys.modules) - before)

@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import math
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import gate
+import history
 import pytest
 from benchmarks import arrays, registry
 from gating import contest
@@ -249,6 +252,22 @@ print([n for n in names if not n.startswith("startup") and not session.prepare(n
 # --- the commands of asv
 
 
+def test_what_was_not_measured_is_not_listed(tmp_path: Path) -> None:
+    """Of benchmarks and of their parameters: asv would draw empty graphs."""
+    words = [["'value'", "'gradient'"], ["'float32'", "'float64'"]]
+    listed = {name: {"params": words} for name in ("some", "none", "failed")}
+    whole = {"params": []}
+    listing = tmp_path / "benchmarks.json"
+    listing.write_text(json.dumps({**listed, "whole": whole, "version": 2}))
+    (tmp_path / "local").mkdir()
+    for commit, values in (("a", [1.0, None, math.nan, None]), ("b", [None, 2.0, None, math.nan])):
+        found = {"some": [values, words], "failed": [None, words], "whole": [[3.0], []]}
+        (tmp_path / "local" / f"{commit}-env.json").write_text(json.dumps({"results": found}))
+    history.keep_measured(tmp_path)
+    kept = {"some": {"params": [["'value'"], words[1]]}, "whole": whole, "version": 2}
+    assert json.loads(listing.read_text()) == kept
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_commands_of_asv(tmp_path: Path) -> None:
@@ -257,7 +276,8 @@ def test_commands_of_asv(tmp_path: Path) -> None:
     names = subprocess.run(
         ["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    for name in filter(lambda name: (ROOT / name).is_file(), names):
+    kept = [name for name in names if "asv_benchmarks/results/" not in name]
+    for name in filter(lambda name: (ROOT / name).is_file(), kept):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, copy / name)
     home = tmp_path / "home"
@@ -287,12 +307,12 @@ def test_commands_of_asv(tmp_path: Path) -> None:
     _, base, head = hashes
 
     html = tmp_path / "html"
-    history = [sys.executable, "history.py", "--quick", f"--html={html}"]
+    measure = [sys.executable, "history.py", "--quick", f"--html={html}"]
     bench = "--bench=startup.Import"
-    do(*history, "--last=2", bench)
+    do(*measure, "--last=2", bench)
     index: dict[str, Any] = json.loads((html / "index.json").read_text())
     assert index["project"] == "numba_xent"
-    assert "startup.Import.timeraw_import" in index["benchmarks"]
+    assert list(index["benchmarks"]) == ["startup.Import.timeraw_import"]  # no empty graphs
     assert len(list(html.rglob("startup.Import.timeraw_import.json"))) >= 1
     measured = {json.loads(p.read_text())["commit_hash"] for p in results(copy)}
     assert measured == {base, head}
@@ -300,6 +320,7 @@ def test_commands_of_asv(tmp_path: Path) -> None:
     machine = json.loads((copy / "asv_benchmarks/results/local/machine.json").read_text())
     assert machine["machine"] == "local"
     assert {"cpu", "ram", "os", "arch", "num_cpu"} <= set(machine)
+    assert machine["os"] == platform.system()
 
     asv = [sys.executable, "-m", "asv"]
     assert "startup.Import.timeraw_import" in do(*asv, "compare", base, head)
@@ -308,7 +329,7 @@ def test_commands_of_asv(tmp_path: Path) -> None:
     assert "BENCHMARKS NOT SIGNIFICANTLY CHANGED" in told
     do(*asv, "publish")
     assert (copy / "asv_benchmarks/.asv/html/index.html").is_file()
-    do(*history, "--publish-only")
+    do(*measure, "--publish-only")
 
 
 def results(copy: Path) -> list[Path]:

@@ -68,13 +68,14 @@ def test_older_processor(name: str) -> None:
 
 
 @needs_x86
+@pytest.mark.timeout(900)
 def test_same_bits() -> None:
     """No vector width, no fusion of the compiler's own and no library changes a bit."""
     if "fma" not in features():
         pytest.skip("this machine is older than haswell")
-    here = python(BITS)
+    here = python(BITS, timeout=300)
     for name in PROCESSORS:
-        assert python(BITS, **compiled_for(name)) == here, name
+        assert python(BITS, timeout=300, **compiled_for(name)) == here, name
 
 
 ARM = """

@@ -1,27 +1,25 @@
-"""The charts of what ``python -m numba_xent bench`` measured, and the data they show."""
+"""The charts of what ``python -m numba_xent bench`` measured, and the data they show.
+
+The benchmark's own chart draws the same (``numba_xent/_bench/plot.py``); this arranges it for pages.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import inks
 from matplotlib.figure import Figure
 
-from numba_xent._bench.peers import PEERS
-from numba_xent._bench.report import PIVOT
+from numba_xent._bench import plot
 from numba_xent._bench.results import Measurement, load_json
 
 FOLDER = Path(__file__).resolve().parents[1] / "performance"
 DATA = FOLDER / "measurements.json"
 LATENCY = 1 << 12
 """Problems with fewer logits measure the cost of a call, and are left out of the headline."""
-
-COLOURS = dict(zip(PIVOT, (inks.TEAL, inks.BLUE, inks.BROWN, inks.ORANGE), strict=True))
-OTHERS = dict(zip((peer.name for peer in PEERS), (*inks.SERIES[1:], inks.MUTED), strict=True))
-MARKERS = dict(zip(OTHERS, "os^DvP*", strict=True))
 
 
 def digest() -> str:
@@ -58,28 +56,12 @@ def _nothing(axes: Any) -> None:
 def fractions(*sections: str) -> Figure:
     """Bars: the fraction of the speed of memory, by problem."""
     measured = [m for m in of_sections(*sections) if "probe" in m.speed]
-    cases = list(dict.fromkeys(m.task.case for m in measured))
-    figure, axes = _figure(2 * len(cases))
+    figure, axes = _figure(2 * len({m.task.case for m in measured}))
     if not measured:
         _nothing(axes)
         return figure
-    height = 0.8 / len(PIVOT)
-    for i, key in enumerate(PIVOT):
-        chosen = [m for m in measured if (m.task.labels, m.task.of) == key]
-        axes.barh(
-            [cases.index(m.task.case) + (i - 1.5) * height for m in chosen],
-            [m.speed["probe"].median for m in chosen],
-            height * 0.9,
-            color=COLOURS[key],
-            label=" ".join(key),
-        )
-    names = [case.name + ("" if case.dtype == "float32" else f"\n{case.dtype}") for case in cases]
-    axes.set_yticks(range(len(cases)), names)
-    axes.invert_yaxis()
-    axes.axvline(1, color=inks.INK, linestyle="--", linewidth=1)
-    axes.grid(axis="x")
-    axes.set_axisbelow(True)
-    axes.set(xlabel="fraction of the speed of memory", xlim=(0, None))
+    plot.draw_fractions(axes, measured)
+    axes.set_xlabel("fraction of the speed of memory")
     _legend(figure, 2)
     return figure
 
@@ -91,20 +73,7 @@ def few() -> Figure:
     if not measured:
         _nothing(axes)
         return figure
-    for key, style in zip(PIVOT, ("-", "-", "--", "--"), strict=True):
-        chosen = [m for m in measured if (m.task.labels, m.task.of) == key]
-        axes.plot(
-            [m.task.case.classes for m in chosen],
-            [m.speed["probe"].median for m in chosen],
-            style,
-            color=COLOURS[key],
-            marker=".",
-            label=" ".join(key),
-        )
-    axes.axhline(1, color=inks.INK, linestyle="--", linewidth=1)
-    axes.grid(axis="y")
-    axes.set(xlabel="classes", ylabel="fraction of the speed of memory")
-    axes.set_ylim(bottom=0)
+    plot.draw_few(axes, measured)
     _legend(figure, 2)
     return figure
 
@@ -135,30 +104,12 @@ def others(panels: dict[str, Callable[[Measurement], bool]]) -> Figure:
         _nothing(all_axes[0])
         return figure
     for axes, title in zip(all_axes, panels, strict=True):
-        for peer, colour in OTHERS.items():
-            points = [m for m in chosen[title] if peer in m.speed]
-            if not points:
-                continue
-            axes.plot(
-                [m.speed[peer].median for m in points],
-                [rows[title].index(m.task.case) for m in points],
-                MARKERS[peer],
-                color=colour,
-                markersize=8,
-                markeredgecolor=inks.PAPER,
-                markeredgewidth=0.6,
-                clip_on=False,
-                label=peer,
-            )
-        axes.axvline(1, color=inks.BLUE, linewidth=2.5, label="numba_xent", zorder=1)
-        axes.set_yticks(range(len(rows[title])), [case.name for case in rows[title]])
-        axes.set_ylim(len(rows[title]) - 0.5, -0.5)
-        axes.set_xscale("log")
-        axes.grid(axis="x")
-        axes.set_axisbelow(True)
+        plot.draw_peers(axes, chosen[title], lambda task: task.case.name)
+        for line in axes.lines:  # what overlaps is told apart
+            line.set(markeredgecolor=inks.PAPER, markeredgewidth=0.6)
         axes.set_title(title)
     shown = [m for measured in chosen.values() for m in measured]
-    _plain_ticks(all_axes[-1], [m.speed[peer].median for m in shown for peer in m.speed])
+    plot.label_times(all_axes[-1], [m.speed[peer].median for m in shown for peer in m.speed])
     all_axes[-1].set_xlabel("time of other libraries, numba_xent = 1 (logarithmic)")
     if saved.settings["quick"]:
         figure.suptitle(
@@ -166,15 +117,6 @@ def others(panels: dict[str, Callable[[Measurement], bool]]) -> Figure:
         )
     _legend(figure, 4)
     return figure
-
-
-def _plain_ticks(axes: Any, values: Sequence[float]) -> None:
-    ticks = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-    low, high = min(0.7, *values) * 0.9, max(values) * 1.15
-    shown = [x for x in ticks if low <= x <= high]
-    axes.set_xlim(low, high)
-    axes.set_xticks(shown, [f"{x:g}x" for x in shown])
-    axes.minorticks_off()
 
 
 def headline() -> Figure:

@@ -6,6 +6,7 @@ it comes from ``performance/measurements.json``.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +20,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from numba_xent._bench import report
 from numba_xent._bench.peers import PEERS
-from numba_xent._bench.results import OURS, Measurement, Saved, load_json
+from numba_xent._bench.results import Measurement, Saved, load_json
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> nodes.container:
@@ -118,13 +119,12 @@ def peers_table(measurements: Sequence[Measurement]) -> nodes.container:
     for task in dict.fromkeys(m.task for m in measurements):
         of_task = [m for m in measurements if m.task == task]
         seconds = {name: m.seconds[name].median for m in of_task for name in m.speed}
-        ours = sorted(s for m in of_task for s in m.seconds[OURS].rounds)
         rows.append(
             [
                 task.case.name,
                 task.labels,
                 task.of,
-                report.significant(ours[len(ours) // 2] * 1e3),
+                report.significant(statistics.median(m.ours for m in of_task) * 1e3),
                 *(
                     report.significant(seconds[name] * 1e3) if name in seconds else "-"
                     for name in names

@@ -1,21 +1,34 @@
-"""The benchmark's chart: how close to the speed of memory, and how far from other libraries."""
+"""The benchmark's charts: how close to the speed of memory, and how far from other libraries.
+
+What is drawn into axes is here; the site arranges the same in its own figures.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from numba_xent._bench import BenchError
+from numba_xent._bench.cases import Case, Task
+from numba_xent._bench.peers import PEERS
 from numba_xent._bench.report import PIVOT
 from numba_xent._bench.results import Measurement
 from numba_xent._commandline import new_figure, problem_with_plot
 
 DRAWN = ("throughput", "halves", "few", "peers")
 WIDTH = 6.0  # inches of each panel
-MARKERS = "osD^vP*X"
-COLOURS = dict(zip(PIVOT, ("#9dbfe3", "#1f5fa8", "#f2b8a8", "#c0392b"), strict=True))
-GREY = "#777777"
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+# Colours of data are readable on white and on black.
+OURS, GREY = "#3b7dd8", "#6b7480"
+COLOURS = dict(zip(PIVOT, ("#2a94a8", OURS, "#9a7b4f", "#d9722e"), strict=True))
+PEER_COLOURS = ("#d9722e", "#2b9a66", "#a35fc4", "#d64550", "#9a7b4f", "#2a94a8", GREY)
+STYLES = {
+    peer.name: {"marker": marker, "color": colour}
+    for peer, marker, colour in zip(PEERS, "os^DvP*", PEER_COLOURS, strict=True)
+}
+"""A mark for each of the other libraries."""
 
 
 def check_plot(path: Path, sections: Sequence[str]) -> None:
@@ -75,65 +88,27 @@ def save_plot(path: Path, measurements: Sequence[Measurement]) -> None:
 
 
 def _draw_fractions(axes: Any, measurements: Sequence[Measurement]) -> None:
-    cases = list(dict.fromkeys(m.task.case for m in measurements))
-    height = 0.8 / len(PIVOT)
-    for i, key in enumerate(PIVOT):
-        chosen = [m for m in measurements if (m.task.labels, m.task.of) == key]
-        axes.barh(
-            [cases.index(m.task.case) + (i - 1.5) * height for m in chosen],
-            [m.speed["probe"].median for m in chosen],
-            height,
-            color=COLOURS[key],
-            label=" ".join(key),
-        )
-    names = [case.name + ("" if case.dtype == "float32" else f" {case.dtype}") for case in cases]
-    axes.set_yticks(range(len(cases)), names)
-    axes.invert_yaxis()
-    axes.axvline(1, color=GREY, linestyle="--", linewidth=1)
-    axes.set(title="Fraction of the speed of memory", xlim=(0, None))
+    draw_fractions(axes, measurements)
+    axes.set(title="Fraction of the speed of memory")
     _finish(axes, columns=2)
 
 
 def _draw_few(axes: Any, measurements: Sequence[Measurement]) -> None:
-    for key in PIVOT:
-        chosen = [m for m in measurements if (m.task.labels, m.task.of) == key]
-        axes.plot(
-            [m.task.case.classes for m in chosen],
-            [m.speed["probe"].median for m in chosen],
-            color=COLOURS[key],
-            label=" ".join(key),
-        )
-    axes.axhline(1, color=GREY, linestyle="--", linewidth=1)
-    axes.set(title="Few classes: fraction of the speed of memory", xlabel="classes")
-    axes.set_ylim(bottom=0)
+    draw_few(axes, measurements)
+    axes.set(title="Few classes: fraction of the speed of memory", ylabel="")
     _finish(axes, columns=2)
 
 
 def _draw_peers(axes: Any, measurements: Sequence[Measurement]) -> None:
-    tasks = list(dict.fromkeys(m.task for m in measurements))
-    peers = list(dict.fromkeys(name for m in measurements for name in m.speed))
-    for peer, marker in zip(peers, MARKERS, strict=False):
-        chosen = [m for m in measurements if peer in m.speed]
-        axes.plot(
-            [1 / m.speed[peer].median for m in chosen],
-            [tasks.index(m.task) for m in chosen],
-            marker,
-            markersize=5,
-            alpha=0.8,
-            label=peer,
-        )
-    names = [f"{task.case.name} {task.labels} {task.of}" for task in tasks]
-    axes.set_yticks(range(len(tasks)), names, fontsize="small")
-    axes.invert_yaxis()
-    axes.set_xscale("log")
-    axes.axvline(1, color=GREY, linestyle="--", linewidth=1)
-    axes.set_title("Speed of other libraries, numba_xent = 1")
+    draw_peers(axes, measurements, lambda task: f"{task.case.name} {task.labels} {task.of}")
+    label_times(axes, [m.speed[peer].median for m in measurements for peer in m.speed])
+    axes.tick_params(axis="y", labelsize="small")
+    axes.set_title("Time of other libraries, numba_xent = 1")
     _finish(axes, columns=4)
 
 
 def _finish(axes: Any, columns: int) -> None:
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="x", alpha=0.3)
     axes.legend(
         ncols=columns,
         frameon=False,
@@ -141,3 +116,107 @@ def _finish(axes: Any, columns: int) -> None:
         loc="upper center",
         bbox_to_anchor=(0.5, -0.06),
     )
+
+
+def draw_fractions(axes: Any, measurements: Sequence[Measurement]) -> None:
+    """Bars: the fraction of the speed of memory, by problem.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+        Where to draw.
+    measurements : sequence of Measurement
+        All of them against the probe.
+    """
+    cases = list(dict.fromkeys(m.task.case for m in measurements))
+    height = 0.8 / len(PIVOT)
+    for i, key in enumerate(PIVOT):
+        chosen = [m for m in measurements if (m.task.labels, m.task.of) == key]
+        axes.barh(
+            [cases.index(m.task.case) + (i - 1.5) * height for m in chosen],
+            [m.speed["probe"].median for m in chosen],
+            height * 0.9,
+            color=COLOURS[key],
+            label=" ".join(key),
+        )
+    axes.set_yticks(range(len(cases)), [_name(case) for case in cases])
+    axes.invert_yaxis()
+    axes.axvline(1, color=GREY, linestyle="--", linewidth=1)
+    axes.set_xlim(left=0)
+    _grid(axes, "x")
+
+
+def _name(case: Case) -> str:
+    return case.name + ("" if case.dtype == "float32" else f"\n{case.dtype}")
+
+
+def draw_few(axes: Any, measurements: Sequence[Measurement]) -> None:
+    """Lines: the fraction of the speed of memory, by the number of classes.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+        Where to draw.
+    measurements : sequence of Measurement
+        All of them against the probe.
+    """
+    for key, style in zip(PIVOT, ("-", "-", "--", "--"), strict=True):
+        chosen = [m for m in measurements if (m.task.labels, m.task.of) == key]
+        axes.plot(
+            [m.task.case.classes for m in chosen],
+            [m.speed["probe"].median for m in chosen],
+            style,
+            color=COLOURS[key],
+            marker=".",
+            label=" ".join(key),
+        )
+    axes.axhline(1, color=GREY, linestyle="--", linewidth=1)
+    axes.set(xlabel="classes", ylabel="fraction of the speed of memory")
+    axes.set_ylim(bottom=0)
+    _grid(axes, "y")
+
+
+def draw_peers(axes: Any, measurements: Sequence[Measurement], name: Callable[[Task], str]) -> None:
+    """Dots: how long other libraries take, in units of our own time.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+        Where to draw.
+    measurements : sequence of Measurement
+        Of the section peers.
+    name : callable
+        Names the row of a task.
+    """
+    rows = list(dict.fromkeys(name(m.task) for m in measurements))
+    measured = dict.fromkeys(peer for m in measurements for peer in m.speed)
+    for peer in sorted(measured, key=[*STYLES, *measured].index):
+        chosen = [m for m in measurements if peer in m.speed]
+        axes.plot(
+            [m.speed[peer].median for m in chosen],
+            [rows.index(name(m.task)) for m in chosen],
+            linestyle="none",
+            **STYLES.get(peer, {"marker": "X", "color": GREY}),
+            markersize=8,
+            clip_on=False,
+            label=peer,
+        )
+    axes.axvline(1, color=OURS, linewidth=2.5, label="numba_xent", zorder=1)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xscale("log")
+    _grid(axes, "x")
+
+
+def label_times(axes: Any, times: Sequence[float]) -> None:
+    """Write times in units of ours as 0.5x, 1x, 2x, at an axis that shows all of them."""
+    low, high = min(0.7, *times) * 0.9, max(1.0, *times) * 1.15
+    shown = [x for x in TICKS if low <= x <= high]
+    axes.set_xlim(low, high)
+    axes.set_xticks(shown, [f"{x:g}x" for x in shown])
+    axes.minorticks_off()
+
+
+def _grid(axes: Any, axis: str) -> None:
+    axes.grid(axis=axis)
+    axes.set_axisbelow(True)

@@ -15,13 +15,12 @@ import numpy as np
 from .._arrays import Array, address, compute_dtype, dtype_name, in_dtype
 from .._layout import Layout, broadcast_strides, two_axes
 from . import memory
-from .chunk import LINE
 from .kernels import SUM_SIZE, SUMMED, checker, solver, summer
 from .launch import launcher
 from .record import DTYPE, TENSORS, Shape, Tensor, pack
 from .schedule import GRADIENTS, LOSSES, STATES, WHOLE
 from .threads import available_threads
-from .vector import LANES, REGISTERS
+from .vector import HALVES, LANES, REGISTERS
 from .workspace import SAVED, plan
 
 if TYPE_CHECKING:
@@ -36,9 +35,8 @@ NEAR = 64
 CHUNK = 256
 """Registers in a chunk: 16 KiB, a third of an L1 cache."""
 
-GROUP = CHUNK
-"""Registers of examples that are solved together. No more than a chunk: then examples of several
-chunks are solved one by one, as they must be."""
+GROUP = 2 * CHUNK
+"""Registers of examples that are solved together, if each is no more than a chunk."""
 
 STREAMED = 1 << 22
 """Bytes from which on a gradient is written past the caches."""
@@ -134,7 +132,9 @@ def _is_streamed(meta: Meta, axis: int, first: int, second: int, lines: bool) ->
     """
     dtype, shape, strides = meta
     if lines:
-        lies_well = second == dtype.itemsize and not any(n % LINE for n in (first, strides[axis]))
+        lies_well = second == dtype.itemsize and not any(
+            n % memory.LINE for n in (first, strides[axis])
+        )
     else:
         lies_well = strides[axis] == dtype.itemsize and second == strides[axis] * shape[axis]
     return lies_well and _nbytes(meta) >= STREAMED
@@ -145,6 +145,22 @@ def _nbytes(meta: Meta) -> int:
     for n in meta[1]:
         size *= n
     return size
+
+
+def _stored_as(compute: str, tiles: list[tuple[np.dtype[Any], int]]) -> str:
+    """The dtype of the registers that rows are loaded and stored as.
+
+    `tiles` holds the dtypes of all tensors that have classes, and the steps from one to the next.
+    """
+    dtype, step = tiles[0]
+    if dtype_name(dtype) in HALVES and step == dtype.itemsize and len(set(tiles)) == 1:
+        return dtype_name(dtype)
+    return compute
+
+
+def _examples_in_unit(lanes: int, vectors: int) -> int:
+    """How many rows make a unit; those of several chunks must be solved one by one."""
+    return min(lanes, GROUP // vectors) if vectors <= CHUNK else 1
 
 
 class Cut(NamedTuple):
@@ -243,14 +259,16 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
         outer, inner = inner, outer
         cuts = {name: (second, first) for name, (first, second) in cuts.items()}
     vectors, tail = divmod(classes, lanes) if rows else (classes, 0)
-    group = max(1, min(lanes, GROUP // max(1, vectors))) if rows else lanes
+    chunks = max(1, -(-vectors // CHUNK))
+    group = _examples_in_unit(lanes, vectors) if rows else lanes
+    tiles = [(given[name][0], step) for name, step in class_strides.items()]
+    stored = _stored_as(compute, tiles) if rows else compute
     cut_up = Cut(compute, rows, lanes, group, rows or inner % lanes == 0)
     tensors = {
         name: _tensor(name, meta, axis, cuts[name], class_strides.get(name), cut_up)
         for name, meta in given.items()
     }
     tensors["losses"] = tensors["loss"]
-    chunks = max(1, -(-vectors // CHUNK))
     register = lanes * np.dtype(compute).itemsize
     piece = KEPT // (CHUNK * register)
     pieces = -(-chunks // piece)
@@ -264,7 +282,7 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
             if name in class_strides and name not in _OUTPUTS
         ]
         panel = _units_in_panel(operands_of_classes, classes * register)
-    pitch = panel * register + LINE if panel else 0
+    pitch = panel * register + memory.LINE if panel else 0
     span = outer * units * pieces
     if pieces > 1:
         read = sum(given[name][0].itemsize for name in class_strides if name not in _OUTPUTS)
@@ -309,7 +327,7 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
     )
     kernels = (
         0 if dense else checker(),
-        solver(compute, rows, dense, gradient),
+        solver(compute, stored, rows, dense, gradient),
         summer(compute) if raw else 0,
     )
     return Recipe((), record, kernels, classes * outer * inner >= PARALLEL_ELEMENTS, lines=not rows)
@@ -335,7 +353,7 @@ def _contiguous(name: str, array: Array, axis: int, dense: bool, batch: tuple[in
 def _may_stream(recipe: Recipe, d_logits: Array, logits: Array) -> bool:
     """Whether a gradient may be written past the caches: in place, its lines are there already."""
     place = address(d_logits)
-    return place != address(logits) and not (recipe.lines and place % LINE)
+    return place != address(logits) and not (recipe.lines and place % memory.LINE)
 
 
 def solve(

@@ -24,6 +24,7 @@ from .chunk import (
 )
 from .compile import inlined
 from .examples import FACTOR, OTHER, SCALE, SLOT, of_example, slot_of
+from .halves import narrowed
 from .intrinsics import any_lane, first_lane, lanes_of, load, size_of, spread, store
 from .stream import stage_for
 from .unit import (
@@ -90,24 +91,24 @@ def write_gradients(
                 buffer = work.labels + r * work.example
                 panel = labels_panel(work, rows)
                 if p.chunks > 1:
-                    fetch_chunk(p.labels, o, u, r, chunk, 0.0, buffer, panel, zero, rows)
-                labels = operand(p, p.labels, o, u, r, chunk, buffer, panel, zero, rows)
+                    fetch_chunk(p.labels, o, u, r, chunk, 0.0, buffer, panel, work.stored, rows)
+                labels = operand(p, p.labels, o, u, r, chunk, buffer, panel, work.stored, rows)
             place = to + r * p.d_logits.example
             lane = lane_step(p.d_logits, rows)
             lines = rows is None and p.d_logits.stream != 0 and chunk.lanes == lanes_of(zero)
-            out = tile_of(p.d_logits, place, chunk, lane, 0, work.output, zero)
+            out = tile_of(p.d_logits, place, chunk, lane, 0, work.output, work.stored)
             if lines:
-                out = buffer_tile(chunk, work.output, zero)
+                out = buffer_tile(chunk, work.output, work.stored)
             own_factor = of_example(rows, slot_of(work, FACTOR, zero), r, zero)
             gradient_of_chunk(p, e, labels, out, chunk.tail, own_factor, scale, zero)
             if dense is None:
                 slot = slot_of(work, SLOT, zero)
-                store(slot, at_label)
-                _put_at_labels(r, count, chunk, indices, out, slot, zero, rows)
+                store(slot, narrowed(at_label, work.stored))
+                _put_at_labels(r, count, chunk, indices, out, slot, rows)
             if lines:
                 put_lines(p.d_logits, place, chunk, work.output, zero)
             else:
-                put(p.d_logits, place, chunk, lane, work.output, zero)
+                put(p.d_logits, place, chunk, lane, work.output, work.stored)
 
 
 @inlined
@@ -133,8 +134,8 @@ def _return_to_logits(
         if p.chunks == 1:
             buffer = logits_buffer(p, number_of_chunk(p, o, u, 0), r, work)
     if p.chunks > 1:
-        fetch_chunk(p.logits, o, u, r, chunk, 0.0, buffer, panel, zero, rows)
-    x = operand(p, p.logits, o, u, r, chunk, buffer, panel, zero, rows)
+        fetch_chunk(p.logits, o, u, r, chunk, 0.0, buffer, panel, work.stored, rows)
+    x = operand(p, p.logits, o, u, r, chunk, buffer, panel, work.stored, rows)
     store(slot, spread(row.top, zero))
     top = of_example(rows, slot, r, zero)
     if p.keep == 0:
@@ -144,9 +145,9 @@ def _return_to_logits(
         log_sum = of_example(rows, slot, r, zero)
         place = place_of(p.d_labels, o, u, r, chunk)
         lane = lane_step(p.d_labels, rows)
-        out = tile_of(p.d_labels, place, chunk, lane, 0, work.output, zero)
+        out = tile_of(p.d_labels, place, chunk, lane, 0, work.output, work.stored)
         label_gradient_of_chunk(x, out, chunk.tail, top, log_sum, scale, zero)
-        put(p.d_labels, place, chunk, lane, work.output, zero)
+        put(p.d_labels, place, chunk, lane, work.output, work.stored)
 
 
 @inlined
@@ -160,20 +161,21 @@ def _on_stage(t: Any, p: Any, place: Any, chunk: Chunk, count: int, work: Worksp
 
 @inlined
 def _put_at_labels(
-    r: int, count: int, chunk: Chunk, indices: Any, out: Tile, values: Any, zero: Any, rows: Any
+    r: int, count: int, chunk: Chunk, indices: Any, out: Tile, values: Any, rows: Any
 ) -> None:
     """Put the gradients of the labels' classes over what all classes got."""
-    number = size_of(first_lane(zero))
+    kind = first_lane(out.stored)
+    number = size_of(kind)
     if rows is None:
         for i in range(count):
             v = load(indices + i * size_of(_I64), _I64) - chunk.first
             if 0 <= v < chunk.full:
-                value = load(values + i * number, first_lane(zero))
+                value = load(values + i * number, kind)
                 store(out.address + v * out.step + i * number, value)
     else:
-        j = load(indices + r * size_of(_I64), _I64) - chunk.first * lanes_of(zero)
-        whole = chunk.full * lanes_of(zero)
+        j = load(indices + r * size_of(_I64), _I64) - chunk.first * lanes_of(out.stored)
+        whole = chunk.full * lanes_of(out.stored)
         if 0 <= j < whole:
-            store(out.address + j * number, load(values + r * number, first_lane(zero)))
+            store(out.address + j * number, load(values + r * number, kind))
         elif whole <= j < whole + chunk.tail:
-            store(out.tail + (j - whole) * number, load(values + r * number, first_lane(zero)))
+            store(out.tail + (j - whole) * number, load(values + r * number, kind))

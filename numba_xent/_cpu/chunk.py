@@ -23,6 +23,7 @@ from .._math.cross_entropy import (
 )
 from .._math.primitives import where
 from .compile import inlined
+from .halves import is_half, narrowed, widened
 from .intrinsics import (
     count_lanes,
     first_lane,
@@ -41,7 +42,7 @@ from .intrinsics import (
     zeros,
 )
 from .lanes import Sums, add_class, add_label_of_class, add_rest, add_term
-from .memory import AHEAD, read_tile, write_tile
+from .memory import AHEAD, LINE, read_tile, write_tile
 from .stream import drain
 
 WIDE = 2
@@ -53,9 +54,6 @@ BLOCK = 4 * WIDE
 """Registers of a row that are summed plainly before their sum is added to a float64 or compensated
 one. The rounding errors of the lanes average out. In columns each lane is an example, and each term
 is added on its own: two or four at a time are 10 % faster, but 2.1 or 2.2 ulp off instead of 1.7."""
-
-LINE = 64
-"""Bytes of a cache line."""
 
 _FIRST = np.int64(0)  # as a literal it would be compiled apart
 
@@ -84,6 +82,8 @@ class Tile(NamedTuple):
         The register of the tail; it is a whole one if `part` is 0, else only so many lanes.
     ahead
         What will be needed next lies so many bytes further (0: that is not known).
+    stored
+        A register of zeros as the registers are stored.
     """
 
     address: Any
@@ -92,59 +92,93 @@ class Tile(NamedTuple):
     tail: Any
     part: int
     ahead: int
+    stored: Any
 
 
 @inlined
-def is_direct(t: Any, chunk: Chunk, lane: int, zero: Any) -> bool:
-    """Whether registers of a tensor can be loaded or stored where they lie."""
-    return t.plain != 0 and lane == size_of(first_lane(zero)) and chunk.lanes == lanes_of(zero)
+def is_direct(t: Any, chunk: Chunk, lane: int, stored: Any) -> bool:
+    """Whether registers like `stored` can be loaded or stored where they lie in a tensor."""
+    # There are no buffers of halves: kernels of halves are for what lies well.
+    in_order = lane == size_of(first_lane(stored)) and chunk.lanes == lanes_of(stored)
+    return is_half(stored) or (t.plain != 0 and in_order)
 
 
 @inlined
 def tile_of(
-    t: Any, place: Any, chunk: Chunk, lane: int, ahead: int, buffer: Any, zero: Any
+    t: Any, place: Any, chunk: Chunk, lane: int, ahead: int, buffer: Any, stored: Any
 ) -> Tile:
     """A chunk of a tensor: where it lies, or in a buffer (see `fetch` and `put`)."""
-    if is_direct(t, chunk, lane, zero):
+    if is_direct(t, chunk, lane, stored):
         end = place + chunk.full * t.vector
-        return Tile(place, t.vector, chunk.full, end, chunk.tail, ahead)
-    return buffer_tile(chunk, buffer, zero)
+        return Tile(place, t.vector, chunk.full, end, chunk.tail, ahead, stored)
+    return buffer_tile(chunk, buffer, stored)
 
 
 @inlined
-def buffer_tile(chunk: Chunk, buffer: Any, zero: Any) -> Tile:
+def buffer_tile(chunk: Chunk, buffer: Any, stored: Any) -> Tile:
     """A chunk in a buffer."""
-    end = buffer + chunk.full * size_of(zero)
-    return Tile(buffer, size_of(zero), chunk.full, end, 0, 0)
+    end = buffer + chunk.full * size_of(stored)
+    return Tile(buffer, size_of(stored), chunk.full, end, 0, 0, stored)
 
 
 @inlined
-def row_tile(place: Any, full: int, tail: int, zero: Any) -> Tile:
+def row_tile(place: Any, full: int, tail: int, stored: Any) -> Tile:
     """A chunk of a row that lies in memory as it is loaded."""
-    register = size_of(zero)
-    return Tile(place, register, full, place + full * register, tail, AHEAD)
+    register = size_of(stored)
+    return Tile(place, register, full, place + full * register, tail, AHEAD, stored)
 
 
 @inlined
 def fetch(
-    t: Any, place: Any, chunk: Chunk, lane: int, padding: float, buffer: Any, zero: Any
+    t: Any, place: Any, chunk: Chunk, lane: int, padding: float, buffer: Any, stored: Any
 ) -> None:
     """Copy a chunk of an operand to its buffer, if it cannot be loaded where it lies."""
-    if not is_direct(t, chunk, lane, zero):
-        read_tile(t, place, lane, chunk.lanes, chunk.full, padding, buffer, zero)
+    if not is_direct(t, chunk, lane, stored):
+        read_tile(t, place, lane, chunk.lanes, chunk.full, padding, buffer, stored)
         if chunk.tail != 0:
-            tail = buffer + chunk.full * size_of(zero)
-            read_tile(t, place + chunk.full * t.vector, lane, chunk.tail, 1, padding, tail, zero)
+            tail = buffer + chunk.full * size_of(stored)
+            read_tile(t, place + chunk.full * t.vector, lane, chunk.tail, 1, padding, tail, stored)
 
 
 @inlined
-def put(t: Any, place: Any, chunk: Chunk, lane: int, buffer: Any, zero: Any) -> None:
+def put(t: Any, place: Any, chunk: Chunk, lane: int, buffer: Any, stored: Any) -> None:
     """Copy a chunk of an output from its buffer, if it was not stored where it lies."""
-    if not is_direct(t, chunk, lane, zero):
-        write_tile(t, place, lane, chunk.lanes, chunk.full, buffer, zero)
+    if not is_direct(t, chunk, lane, stored):
+        write_tile(t, place, lane, chunk.lanes, chunk.full, buffer, stored)
         if chunk.tail != 0:
-            tail = buffer + chunk.full * size_of(zero)
-            write_tile(t, place + chunk.full * t.vector, lane, chunk.tail, 1, tail, zero)
+            tail = buffer + chunk.full * size_of(stored)
+            write_tile(t, place + chunk.full * t.vector, lane, chunk.tail, 1, tail, stored)
+
+
+@inlined
+def _get(tile: Tile, v: int) -> Any:
+    """Register number `v` of a tile."""
+    return widened(load(tile.address + v * tile.step, tile.stored))
+
+
+@inlined
+def _set(tile: Tile, v: int, value: Any) -> None:
+    """Store register number `v` of a tile."""
+    store(tile.address + v * tile.step, narrowed(value, tile.stored))
+
+
+@inlined
+def _place(tile: Tile, v: int) -> Any:
+    """Where register number `v` of a tile lies whose registers follow each other."""
+    return tile.address + v * size_of(tile.stored)
+
+
+@inlined
+def _get_wide(tile: Tile, v: int) -> Any:
+    """Two registers that follow each other as one, from number `v` on."""
+    return widened(load(_place(tile, v), join(tile.stored, tile.stored)))
+
+
+@inlined
+def _ask(tile: Tile, v: int) -> None:
+    """Ask for what will be needed after two registers, from number `v` on."""
+    for i in range(0, WIDE * size_of(tile.stored), LINE):
+        prefetch(_place(tile, v) + (tile.ahead + i))
 
 
 @inlined
@@ -161,8 +195,8 @@ def put_lines(t: Any, place: Any, chunk: Chunk, buffer: Any, zero: Any) -> None:
 def _load_tail(tile: Tile, padding: float, zero: Any) -> Any:
     """The register of the tail, its unused lanes filled."""
     if tile.part == 0:
-        return load(tile.tail, zero)
-    loaded = load_part(tile.tail, tile.part, zero)
+        return widened(load(tile.tail, tile.stored))
+    loaded = widened(load_part(tile.tail, tile.part, tile.stored))
     return where(lane_numbers(zero) < tile.part, loaded, padding)
 
 
@@ -170,9 +204,9 @@ def _load_tail(tile: Tile, padding: float, zero: Any) -> Any:
 def _store_tail(tile: Tile, value: Any) -> None:
     """Store the register of the tail."""
     if tile.part == 0:
-        store(tile.tail, value)
+        store(tile.tail, narrowed(value, tile.stored))
     else:
-        store_part(tile.tail, value, tile.part)
+        store_part(tile.tail, narrowed(value, tile.stored), tile.part)
 
 
 # ---- the maximum ----------------------------------------------------------------------------
@@ -209,17 +243,17 @@ def _max_from(x: Tile, first: int, tail: int, top: Any, zero: Any) -> Any:
     # Four chains, because one would wait for its own latency.
     whole = first + (x.full - first) // 4 * 4
     for v in range(first, whole, 4):
-        p = load(x.address + v * x.step, zero)
-        q = load(x.address + (v + 1) * x.step, zero)
-        r = load(x.address + (v + 2) * x.step, zero)
-        s = load(x.address + (v + 3) * x.step, zero)
+        p = _get(x, v)
+        q = _get(x, v + 1)
+        r = _get(x, v + 2)
+        s = _get(x, v + 3)
         a = _larger(a, p)
         b = _larger(b, q)
         c = _larger(c, r)
         d = _larger(d, s)
         nan = nan | ((p != p) | (q != q)) | ((r != r) | (s != s))
     for v in range(whole, x.full):
-        p = load(x.address + v * x.step, zero)
+        p = _get(x, v)
         a = _larger(a, p)
         nan = nan | (p != p)
     return where(nan, np.nan, _larger(a, _larger(_larger(b, c), d)))
@@ -265,11 +299,20 @@ def _add_register(
 
 
 @inlined
-def _label(labels: Any, offset: int, like: Any) -> Any:
-    """The labels at an offset of a tile; anything if there are none."""
+def _label(labels: Any, v: int, zero: Any) -> Any:
+    """The labels in register number `v` of a tile; anything if there are none."""
     if labels is None:
-        return like
-    return load(labels.address + offset, like)
+        return zero
+    return _get(labels, v)
+
+
+@inlined
+def _wide_label(labels: Any, v: int, zero: Any) -> Any:
+    """Two registers of labels as one, from number `v` on; anything if there are none."""
+    if labels is None:
+        return zero
+    _ask(labels, v)
+    return _get_wide(labels, v)
 
 
 @inlined
@@ -301,29 +344,25 @@ def sum_columns(
     Without `labels` nothing is added about them, without `e` no exponential is kept.
     """
     for v in range(first, last):
-        d, exponential = exp_of_class(load(x.address + v * x.step, zero), top)
+        d, exponential = exp_of_class(_get(x, v), top)
         if e is not None:
-            store(e.address + v * e.step, exponential)
+            _set(e, v, exponential)
         sums = add_class(is_below(d), exponential, sums)
         if labels is not None:
-            label = load(labels.address + v * labels.step, zero)
-            sums = add_label_of_class(d, label, _all(zero), zero, sums)
+            sums = add_label_of_class(d, _get(labels, v), _all(zero), zero, sums)
     return sums
 
 
 @inlined
 def _add_wide(
-    x: Tile, labels: Any, e: Any, offset: int, top: Any, count: int, terms: _Terms
+    x: Tile, labels: Any, e: Any, v: int, top: Any, count: int, terms: _Terms
 ) -> tuple[int, _Terms]:
-    """Add the registers side by side at an offset of a row to plain sums."""
-    z = load(x.address + offset, top)
-    label = _label(labels, offset, top)
-    if labels is not None:
-        for i in range(0, size_of(top), LINE):
-            prefetch(labels.address + (offset + labels.ahead + i))
+    """Add two registers of a row, side by side, to plain sums."""
+    z = _get_wide(x, v)
+    label = _wide_label(labels, v, top)
     below, exponential, terms = _add_register(z, labels, label, _all(top), top, terms)
     if e is not None:
-        store(e.address + offset, exponential)
+        store(_place(e, v), exponential)
     return count + lanes_of(top) - count_lanes(below), terms
 
 
@@ -355,7 +394,6 @@ def sum_row(
     wide_zero = join(zero, zero)
     wide_top = join(top, top)
     nothing = _Terms(wide_zero, wide_zero, wide_zero, wide_zero)
-    register = size_of(zero)
     a = zero + constants(zero).lowest
     b = a
     nan = zero != zero
@@ -364,12 +402,10 @@ def sum_row(
     for v in range(0, blocks, BLOCK):
         terms = nothing
         for w in range(0, BLOCK, WIDE):
-            offset = (v + w) * register
-            count, terms = _add_wide(x, labels, e, offset, wide_top, count, terms)
-            prefetch(following.address + (offset + following.ahead))
-            prefetch(following.address + (offset + register + following.ahead))
-            p = load(following.address + offset, zero)
-            q = load(following.address + (offset + register), zero)
+            count, terms = _add_wide(x, labels, e, v + w, wide_top, count, terms)
+            _ask(following, v + w)
+            p = widened(load(_place(following, v + w), following.stored))
+            q = widened(load(_place(following, v + w + 1), following.stored))
             a = _larger(a, p)
             b = _larger(b, q)
             nan = nan | ((p != p) | (q != q))
@@ -380,15 +416,16 @@ def sum_row(
     terms = nothing
     whole = x.full // WIDE * WIDE
     for v in range(blocks, whole, WIDE):
-        count, terms = _add_wide(x, labels, e, v * register, wide_top, count, terms)
+        count, terms = _add_wide(x, labels, e, v, wide_top, count, terms)
     terms = _narrow(terms)
     if whole < x.full:
-        z = load(x.address + whole * register, zero)
-        label = _label(labels, whole * register, zero)
-        below, exponential, terms = _add_register(z, labels, label, _all(zero), top, terms)
+        label = _label(labels, whole, zero)
+        below, exponential, terms = _add_register(
+            _get(x, whole), labels, label, _all(zero), top, terms
+        )
         count += lanes_of(zero) - count_lanes(below)
         if e is not None:
-            store(e.address + whole * register, exponential)
+            _set(e, whole, exponential)
     if tail != 0:
         # The other lanes are padded with -inf, which adds nothing to any sum but `drop`.
         z = _load_tail(x, -np.inf, zero)
@@ -410,7 +447,7 @@ def sum_row(
 def exp_of_chunk(x: Tile, e: Tile, tail: int, top: Any, zero: Any) -> None:
     """The exponentials of a chunk against a maximum that is known."""
     for v in range(x.full):
-        store(e.address + v * e.step, exp_of_class(load(x.address + v * x.step, zero), top)[1])
+        _set(e, v, exp_of_class(_get(x, v), top)[1])
     if tail != 0:
         _store_tail(e, exp_of_class(_load_tail(x, 0.0, zero), top)[1])
 
@@ -419,7 +456,7 @@ def exp_of_chunk(x: Tile, e: Tile, tail: int, top: Any, zero: Any) -> None:
 def scale_chunk(e: Tile, tail: int, factor: Any, zero: Any) -> None:
     """Multiply exponentials by a factor."""
     for v in range(e.full):
-        store(e.address + v * e.step, load(e.address + v * e.step, zero) * factor)
+        _set(e, v, _get(e, v) * factor)
     if tail != 0:
         store(e.tail, load(e.tail, zero) * factor)
 
@@ -438,12 +475,8 @@ def gradient_of_chunk(
 ) -> None:
     """The gradient by the logits of a chunk, from its exponentials."""
     for v in range(e.full):
-        label = zero
-        if labels is not None:
-            label = load(labels.address + v * labels.step, zero)
-        exponential = load(e.address + v * e.step, zero)
-        gradient = _gradient(p, exponential, labels, label, to_probability, scale)
-        store(out.address + v * out.step, gradient)
+        label = _label(labels, v, zero)
+        _set(out, v, _gradient(p, _get(e, v), labels, label, to_probability, scale))
     if tail != 0:
         label = _label_of_tail(labels, zero)
         _store_tail(out, _gradient(p, load(e.tail, zero), labels, label, to_probability, scale))
@@ -455,7 +488,6 @@ def label_gradient_of_chunk(
 ) -> None:
     """The gradient by the labels of a chunk, from its logits."""
     for v in range(x.full):
-        z = load(x.address + v * x.step, zero)
-        store(out.address + v * out.step, label_gradient(z, top, log_sum, scale))
+        _set(out, v, label_gradient(_get(x, v), top, log_sum, scale))
     if tail != 0:
         _store_tail(out, label_gradient(_load_tail(x, 0.0, zero), top, log_sum, scale))

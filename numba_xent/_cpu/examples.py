@@ -10,6 +10,7 @@ from .._math.constants import constants
 from .._math.cross_entropy import Finished, class_loss, smooth
 from .._math.primitives import widen
 from .compile import inlined
+from .halves import is_half, widened
 from .intrinsics import (
     first_lane,
     load,
@@ -116,13 +117,13 @@ def _gather(
     p: Any, x: Any, step: int, example: int, count: int, indices: Any, work: Workspace, zero: Any
 ) -> Any:
     """The number of each example's label, in the lanes; classes are `step` bytes apart."""
-    number = size_of(first_lane(zero))
+    kind = first_lane(work.stored)
     slot = slot_of(work, SLOT, zero)
     store(slot, zero)
     for i in range(count):
         place = x + (_label_of(p, indices, i) * step + i * example)
-        store(slot + i * number, load(place, first_lane(zero)))
-    return load(slot, zero)
+        store(slot + i * size_of(kind), load(place, kind))
+    return widened(load(slot, work.stored))
 
 
 @inlined
@@ -136,7 +137,7 @@ def logits_at_labels(
     number = size_of(first_lane(zero))
     if panel != 0:
         return widen(_gather(p, pointer(panel), p.pitch, number, count, indices, work, zero))
-    if p.logits.plain != 0:
+    if p.logits.plain != 0 or is_half(work.stored):
         return widen(_gather(p, x, step, example, count, indices, work, zero))
     slot = slot_of(work, SLOT, zero)
     other = slot_of(work, OTHER, zero)

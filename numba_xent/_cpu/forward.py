@@ -53,15 +53,15 @@ def _max_of_unit(
     chunk = chunk_of(p, c, count, zero, rows)
     if rows is None:
         panel = logits_panel(work, rows)
-        fetch_chunk(p.logits, o, u, 0, chunk, -np.inf, work.logits, panel, zero, rows)
-        x = operand(p, p.logits, o, u, 0, chunk, work.logits, panel, zero, rows)
+        fetch_chunk(p.logits, o, u, 0, chunk, -np.inf, work.logits, panel, work.stored, rows)
+        x = operand(p, p.logits, o, u, 0, chunk, work.logits, panel, work.stored, rows)
         return max_of_chunk(x, chunk.tail, zero)
     number = number_of_chunk(p, o, u, c)
     if load(work.known, _I64) != number:
         for r in range(count):
             buffer = logits_buffer(p, number, r, work)
-            fetch_chunk(p.logits, o, u, r, chunk, -np.inf, buffer, 0, zero, rows)
-            x = operand(p, p.logits, o, u, r, chunk, buffer, 0, zero, rows)
+            fetch_chunk(p.logits, o, u, r, chunk, -np.inf, buffer, 0, work.stored, rows)
+            x = operand(p, p.logits, o, u, r, chunk, buffer, 0, work.stored, rows)
             store(work.maxima + r * size_of(zero), max_of_chunk(x, chunk.tail, zero))
     return largest_of_examples(work.maxima, zero)
 
@@ -111,11 +111,11 @@ def _fetch_following(p: Any, coming: _Next, r: int, work: Workspace, zero: Any) 
     """The chunk of row `r` that comes next: where it lies, or copied to its buffer."""
     place = coming.place + r * p.logits.example
     chunk = Chunk(0, coming.full, lanes_of(zero), coming.tail)
-    if is_direct(p.logits, chunk, p.logits.classes, zero):
-        return row_tile(place, coming.full, coming.tail, zero)
+    if is_direct(p.logits, chunk, p.logits.classes, work.stored):
+        return row_tile(place, coming.full, coming.tail, work.stored)
     buffer = logits_buffer(p, coming.number, r, work)
-    fetch(p.logits, place, chunk, p.logits.classes, -np.inf, buffer, zero)
-    return buffer_tile(chunk, buffer, zero)
+    fetch(p.logits, place, chunk, p.logits.classes, -np.inf, buffer, work.stored)
+    return buffer_tile(chunk, buffer, work.stored)
 
 
 @inlined
@@ -150,12 +150,12 @@ def _sum_rows(
             chunk = chunk_of(p, after, count, zero, True)
             number = number_of_chunk(p, o, u, after)
             x = operand(
-                p, p.logits, o, u, r, chunk, logits_buffer(p, number, r, work), 0, zero, True
+                p, p.logits, o, u, r, chunk, logits_buffer(p, number, r, work), 0, work.stored, True
             )
             if dense is not None:
                 buffer = work.labels + r * work.example
-                fetch_chunk(p.labels, o, u, r, chunk, 0.0, buffer, 0, zero, True)
-                labels = operand(p, p.labels, o, u, r, chunk, buffer, 0, zero, True)
+                fetch_chunk(p.labels, o, u, r, chunk, 0.0, buffer, 0, work.stored, True)
+                labels = operand(p, p.labels, o, u, r, chunk, buffer, 0, work.stored, True)
             if gradient is not None:
                 kept = kept_chunk(p, r, chunk, work, zero)
             if p.chunks > 1:
@@ -176,8 +176,8 @@ def _sum_rows(
                 chunk = chunk_of(p, after, count, zero, True)
                 known = number_of_chunk(p, o, u, after)
                 buffer = logits_buffer(p, known, r, work)
-                fetch_chunk(p.logits, o, u, r, chunk, -np.inf, buffer, 0, zero, True)
-                x = operand(p, p.logits, o, u, r, chunk, buffer, 0, zero, True)
+                fetch_chunk(p.logits, o, u, r, chunk, -np.inf, buffer, 0, work.stored, True)
+                x = operand(p, p.logits, o, u, r, chunk, buffer, 0, work.stored, True)
                 highest = max_of_chunk(x, chunk.tail, zero)
             store(work.maxima + r * size_of(zero), highest)
             if after == end or any_lane(_exceeds(highest, top)):
@@ -209,11 +209,11 @@ def _sum_columns(
     while True:
         chunk = chunk_of(p, after, count, zero, None)
         panel = logits_panel(work, None)
-        x = operand(p, p.logits, o, u, 0, chunk, work.logits, panel, zero, None)
+        x = operand(p, p.logits, o, u, 0, chunk, work.logits, panel, work.stored, None)
         if dense is not None:
             panel = labels_panel(work, None)
-            fetch_chunk(p.labels, o, u, 0, chunk, 0.0, work.labels, panel, zero, None)
-            labels = operand(p, p.labels, o, u, 0, chunk, work.labels, panel, zero, None)
+            fetch_chunk(p.labels, o, u, 0, chunk, 0.0, work.labels, panel, work.stored, None)
+            labels = operand(p, p.labels, o, u, 0, chunk, work.labels, panel, work.stored, None)
         if gradient is not None:
             kept = kept_chunk(p, 0, chunk, work, zero)
         full = chunk.full

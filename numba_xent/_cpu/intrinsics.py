@@ -18,7 +18,7 @@ from numba.core import cgutils, types
 from numba.core.typing.templates import AbstractTemplate, Signature, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
-from .vector import LANES, Vector, dtype_of, splat, with_dtype
+from .vector import HALVES, LANES, Half, Vector, dtype_of, splat, with_dtype
 
 _INT32 = ir.IntType(32)
 _INT64 = ir.IntType(64)
@@ -75,12 +75,16 @@ def address_of(typingctx: Any, place: Any) -> Any:
 
 @intrinsic(prefer_literal=True)
 def zeros(typingctx: Any, dtype: Any, registers: Any) -> Any:
-    """Zeros of the compute dtype, given by its name, in one register or several as one."""
+    """Zeros of the compute dtype, given by its name, in one register or several as one.
+
+    For halves they have the lanes of the dtype that is computed with, and only half the bytes.
+    """
     name = dtype.literal_value
-    result = Vector(getattr(types, name), LANES[name] * registers.literal_value)
+    kind = Half(name) if name in HALVES else getattr(types, name)
+    result = Vector(kind, LANES["float32" if name in HALVES else name] * registers.literal_value)
 
     def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
-        return ir.Constant(context.get_value_type(result), [0.0] * result.lanes)
+        return ir.Constant(context.get_value_type(result), None)
 
     return result(dtype, registers), codegen
 
@@ -261,7 +265,8 @@ def _first_lanes(builder: Any, n: Any, lanes: int) -> Any:
 
 def _call_masked(builder: Any, verb: str, like: Any, result: Any, args: Sequence[Any]) -> Any:
     """Call LLVM's masked load or store, which touches memory only where the mask is set."""
-    name = f"llvm.masked.{verb}.v{like.lanes}f{like.dtype.bitwidth}.p0"
+    letter = "i" if isinstance(like.dtype, Half) else "f"
+    name = f"llvm.masked.{verb}.v{like.lanes}{letter}{like.dtype.bitwidth}.p0"
     function = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(result, [arg.type for arg in args]), name
     )
@@ -276,7 +281,7 @@ def load_part(typingctx: Any, place: Any, n: Any, like: Any) -> Any:
         ty = context.get_value_type(like)
         memory = builder.bitcast(args[0], ty.as_pointer())
         mask = _first_lanes(builder, args[1], like.lanes)
-        others = ir.Constant(ty, [0.0] * like.lanes)
+        others = ir.Constant(ty, None)
         return _call_masked(builder, "load", like, ty, [memory, mask, others])
 
     return like(place, types.int64, like), codegen

@@ -1,7 +1,8 @@
 """What one thread does of a problem: C functions of the record and the number of a task.
 
 A kernel is made for a compute dtype, a schedule, a kind of labels, and a value with or without
-gradient. Everything else (dtypes in memory, strides, label smoothing, weights, reductions) is a
+gradient; for rows of halves there is one of its own, because to convert them on the way to buffers
+takes longer than the rest. Everything else (other dtypes in memory, strides, label smoothing, weights, reductions) is a
 number in its record. Kernels are compiled when first needed and cached on disk; the same ones run
 on one thread and on many, see :mod:`.launch`.
 """
@@ -9,6 +10,8 @@ on one thread and on many, see :mod:`.launch`.
 from __future__ import annotations
 
 import functools
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numba
@@ -26,7 +29,7 @@ from .panel import open_panels
 from .record import DTYPE
 from .schedule import solve
 from .stream import close_stage, open_stage
-from .vector import REGISTER, REGISTERS
+from .vector import HALVES, REGISTER, REGISTERS
 from .workspace import LABELS, lay_out
 
 SUMMED = 4096
@@ -75,7 +78,9 @@ def _make_checker(source: str) -> Any:
     return check
 
 
-def _make_solver(compute: str, rows: bool, dense: bool, gradient: bool, source: str) -> Any:
+def _make_solver(
+    compute: str, stored: str, rows: bool, dense: bool, gradient: bool, source: str
+) -> Any:
     has_dense = True if dense else None
     has_gradient = True if gradient else None
     has_rows = True if rows else None
@@ -88,7 +93,7 @@ def _make_solver(compute: str, rows: bool, dense: bool, gradient: bool, source: 
         first, last = _share(p.end - p.begin, task, p.tasks)
         first += p.begin
         last += p.begin
-        work = lay_out(p, task)
+        work = lay_out(p, task, zeros(stored, registers))
         if gradient:
             open_stage(work.stage)
         store(work.known, np.int64(-1))
@@ -139,16 +144,28 @@ def checker() -> int:
 
 
 @functools.cache
-def solver(compute: str, rows: bool, dense: bool, gradient: bool) -> int:
-    """The kernel that solves a task's share of a problem."""
+def solver(compute: str, stored: str, rows: bool, dense: bool, gradient: bool) -> int:
+    """The kernel that solves a task's share of a problem.
+
+    It is for operands that lie as halves, if `stored` is one of :data:`.vector.HALVES`; such a
+    kernel is for rows whose classes follow each other, in all tensors that have classes. Else
+    `stored` is the compute dtype, and the kernel is for everything.
+    """
     words = [
         "rows" if rows else "columns",
         "dense" if dense else "sparse",
         "gradient" if gradient else "value",
-        compute,
+        stored,
     ]
-    function = _make_solver(compute, rows, dense, gradient, digest())
+    function = _make_solver(compute, stored, rows, dense, gradient, digest())
     return compile_callback(function, _KERNEL, "_".join(words))
+
+
+def solvers(compute: str, dtype: str) -> Iterator[tuple[Any, ...]]:
+    """What :func:`solver` may be asked for, for logits of a dtype and what is computed with."""
+    yield from itertools.product((compute,), (compute,), *[(False, True)] * 3)
+    if dtype in HALVES:
+        yield from itertools.product((compute,), (dtype,), (True,), *[(False, True)] * 2)
 
 
 @functools.cache

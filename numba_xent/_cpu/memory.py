@@ -8,7 +8,8 @@ register that is only partly used is filled with a padding that changes no resul
 several registers of the machine as one, `stride` bytes in all; movers go through them one by one.
 
 Readers and writers are compiled for one dtype each, when it is first met, and kernels call them by
-their address: so kernels are compiled for compute dtypes only, and know nothing about dtypes.
+their address: so kernels are compiled for compute dtypes only, and know nothing about dtypes. Only
+for rows of halves there are kernels that load and store them without, see :mod:`.halves`.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ READABLE = frozenset(_STORED)
 """Names of the dtypes that kernels read where they lie; others are converted first."""
 
 LINE = 64
+"""Bytes of a cache line."""
 
 AHEAD = 8192
 """Bytes from what is loaded to what is asked for at the same time. With nothing asked for, memory

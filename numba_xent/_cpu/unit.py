@@ -57,7 +57,7 @@ def fetch_chunk(
     padding: Any,
     buffer: Any,
     panel: int,
-    zero: Any,
+    stored: Any,
     rows: Any,
 ) -> None:
     """Copy a chunk of an operand to its buffer, if it cannot be loaded where it lies.
@@ -65,7 +65,7 @@ def fetch_chunk(
     `panel` is the address of the unit in its panel, 0 if there is none.
     """
     if panel == 0:
-        fetch(t, place_of(t, o, u, r, chunk), chunk, lane_step(t, rows), padding, buffer, zero)
+        fetch(t, place_of(t, o, u, r, chunk), chunk, lane_step(t, rows), padding, buffer, stored)
 
 
 @inlined
@@ -78,17 +78,17 @@ def operand(
     chunk: Chunk,
     buffer: Any,
     panel: int,
-    zero: Any,
+    stored: Any,
     rows: Any,
 ) -> Tile:
     """A chunk of an operand, once fetched."""
     if panel != 0:
         place = pointer(panel) + chunk.first * p.pitch
-        return Tile(place, p.pitch, chunk.full, place + chunk.full * p.pitch, 0, 0)
+        return Tile(place, p.pitch, chunk.full, place + chunk.full * p.pitch, 0, 0, stored)
     ahead = t.unit if p.chunks == 1 else p.chunk * t.vector
     if rows is not None:
         ahead += AHEAD
-    return tile_of(t, place_of(t, o, u, r, chunk), chunk, lane_step(t, rows), ahead, buffer, zero)
+    return tile_of(t, place_of(t, o, u, r, chunk), chunk, lane_step(t, rows), ahead, buffer, stored)
 
 
 @inlined
@@ -129,4 +129,4 @@ def kept_chunk(p: Any, r: int, chunk: Chunk, work: Workspace, zero: Any) -> Tile
     start = work.exponentials + r * work.example
     if p.keep != 0:
         start = start + chunk.first * register
-    return Tile(start, register, chunk.full, start + chunk.full * register, 0, 0)
+    return Tile(start, register, chunk.full, start + chunk.full * register, 0, 0, zero)

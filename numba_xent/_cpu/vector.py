@@ -28,6 +28,9 @@ from .compile import for_types, jitable
 LANES = {"float32": 16, "float64": 8}
 """Lanes of a register of 64 bytes, for each compute dtype."""
 
+HALVES = ("float16", "bfloat16")
+"""Dtypes that are stored, but not computed with: that is done in float32."""
+
 REGISTER = 64
 """Bytes of a register of the machine, or what stands for it."""
 
@@ -38,6 +41,18 @@ keep busy between operations that wait for each other, and longer runs of memory
 _INT32 = ir.IntType(32)
 _INTEGER_OF = {types.float32: types.int32, types.float64: types.int64}
 _FLOAT_OF = {types.int32: types.float32, types.int64: types.float64}
+
+
+class Half(types.Type):
+    """One of `HALVES`: 16 bits that can be loaded and stored, no more."""
+
+    bitwidth = 16
+
+
+@register_model(Half)
+class _HalfModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Half) -> None:
+        super().__init__(dmm, fe_type, ir.IntType(fe_type.bitwidth))
 
 
 class Vector(types.Type):

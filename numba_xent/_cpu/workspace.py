@@ -154,6 +154,9 @@ class Workspace(NamedTuple):
         Where outputs wait that are written past the caches.
     panels
         Where operands are copied to before they are needed.
+    stored
+        A register of zeros as those of logits, labels and gradients are where they lie, if they
+        lie as they are loaded. Everything else is in the compute dtype.
     """
 
     logits: Any
@@ -170,10 +173,11 @@ class Workspace(NamedTuple):
     example: int
     stage: Stage
     panels: Panels
+    stored: Any
 
 
 @inlined
-def lay_out(p: Any, task: int) -> Workspace:
+def lay_out(p: Any, task: int, stored: Any) -> Workspace:
     """The scratch memory of a task."""
     w = p.plan
     start = pointer(p.scratch) + task * w.size
@@ -192,4 +196,5 @@ def lay_out(p: Any, task: int) -> Workspace:
         w.example,
         Stage(start + w.numbers, start + w.stage, w.room),
         Panels(start + w.panel_numbers, start + w.panel_logits, start + w.panel_labels),
+        stored,
     )
