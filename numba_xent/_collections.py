@@ -97,11 +97,12 @@ def collecting() -> Iterator[None]:
     ...     [loss.name for loss in xent.losses.get_losses()]
     ['head/value:0']
     """
-    token = _current.set(_Store())
+    outer = _current.get()
     try:
+        _current.set(_Store())  # within, as Ctrl-C is seen as soon as it has been done
         yield
     finally:
-        _current.reset(token)
+        _current.set(outer)
 
 
 def check_names(scope: Any, loss_collection: Any) -> None:

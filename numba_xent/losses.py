@@ -177,24 +177,26 @@ class _WeightedLoss:
     losses: Array
     weighting: Weighting
 
-    def _wide(self) -> Array:
+    def _computed(self) -> Array:
+        """The losses in the compute dtype: they themselves if they have it."""
         with np.errstate(all="ignore"):
-            return self.losses.astype(self.weighting.weights.dtype).astype(np.float64)
+            return self.losses.astype(self.weighting.weights.dtype, copy=False)
 
     def _total(self) -> float:
         with np.errstate(all="ignore"):
-            return float(np.sum(self._wide() * self.weighting.weights.astype(np.float64)))
+            products = np.multiply(self._computed(), self.weighting.weights, dtype=np.float64)
+            return float(np.sum(products))
 
     def value(self) -> Any:
         weighting = self.weighting
         with np.errstate(all="ignore"):
             if weighting.divisor is None:
-                value = weighting.apply(self.losses.astype(weighting.weights.dtype))
+                value = weighting.apply(self._computed())
             else:
                 value = np.asarray(safe_divide(self._total(), weighting.divisor))
                 # Halves are rounded from the compute dtype, and integers truncated from it.
                 value = value.astype(weighting.weights.dtype)
-            return value.astype(self.losses.dtype.newbyteorder("="))[()]
+            return value.astype(self.losses.dtype.newbyteorder("="), copy=False)[()]
 
     def value_and_gradients(
         self, wrt: Sequence[str], upstream: Any, outs: Sequence[Any]
@@ -224,7 +226,7 @@ class _WeightedLoss:
         by_weights = weighting.gradient() if "weights" in wrt else None
         gradients = {
             "losses": self._losses_gradient(up) if "losses" in wrt else None,
-            "weights": by_weights and by_weights.of(self._wide(), self._total(), up),
+            "weights": by_weights and by_weights.of(self._computed(), self._total(), up),
         }
         return value, tuple(
             deliver(gradients[name], place, out)

@@ -1,6 +1,21 @@
 """What concerns all tests."""
 
 import gc
+import os
+
+from hypothesis import HealthCheck, settings
+
+# The default is the same examples in every run, and nothing that depends on how busy the machine
+# is; HYPOTHESIS_PROFILE=explore looks for new examples.
+ALWAYS = {
+    "database": None,
+    "deadline": None,
+    "print_blob": True,
+    "suppress_health_check": [HealthCheck.too_slow],
+}
+settings.register_profile("fixed", derandomize=True, max_examples=150, **ALWAYS)
+settings.register_profile("explore", derandomize=False, max_examples=400, **ALWAYS)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
 def pytest_collection_finish() -> None:

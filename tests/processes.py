@@ -23,7 +23,7 @@ def environment(**variables: str) -> dict[str, str]:
     }
 
 
-def ended(code: str, *, timeout: float = 150, **variables: str) -> subprocess.CompletedProcess:
+def ended(code: str, *, timeout: float = 280, **variables: str) -> subprocess.CompletedProcess:
     """Run some code in a fresh interpreter and return how that ended, and what it printed."""
     return subprocess.run(
         [sys.executable, "-P", "-c", code],
@@ -35,7 +35,7 @@ def ended(code: str, *, timeout: float = 150, **variables: str) -> subprocess.Co
     )
 
 
-def python(code: str, *, timeout: float = 150, quiet: bool = False, **variables: str) -> str:
+def python(code: str, *, timeout: float = 280, quiet: bool = False, **variables: str) -> str:
     """Run some code and return what it prints; fail if it fails, hangs or, if `quiet`, warns."""
     done = ended(code, timeout=timeout, **variables)
     assert done.returncode == 0, f"exit status {done.returncode}\n{done.stderr}"

@@ -4,7 +4,6 @@ Hypothesis chooses the shapes, the dtypes, the kind of numbers and a seed; NumPy
 from the seed, which is much faster than drawing each number and shrinks where it matters.
 """
 
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,17 +11,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from hypothesis import settings
 from hypothesis import strategies as st
-
-# The default is the same examples in every run; HYPOTHESIS_PROFILE=explore looks for new ones.
-settings.register_profile(
-    "fixed", derandomize=True, deadline=None, max_examples=150, database=None, print_blob=True
-)
-settings.register_profile(
-    "explore", derandomize=False, deadline=None, max_examples=400, database=None, print_blob=True
-)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16), BFLOAT16)

@@ -140,7 +140,11 @@ CHANGES = [
     ("_math/constants.py", "kind(-0.6931471805599453)", "kind(-0.69)"),
     ("_math/exponential.py", "- _ROOT_HALF_BITS) >>", "+ _ROOT_HALF_BITS) >>"),
     ("_math/half.py", "return from_bits(where(special", "return 2.0 * from_bits(where(special"),
-    ("_cpu/chunk.py", "exp_of_rest(below, exponential)", "exp_of_rest(below, exponential * 2.0)"),
+    (
+        "_cpu/chunk.py",
+        "add_class(is_below(d), exponential, sums)",
+        "add_class(is_below(d), exponential * 2.0, sums)",
+    ),
     ("_cpu/intrinsics.py", "(args[0], _INT32(0))", "(args[0], _INT32(1))"),
     ("_cpu/examples.py", "return widen(load(slot, zero))", "return widen(load(slot, zero)) * 2.0"),
     (

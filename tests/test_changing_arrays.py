@@ -48,18 +48,18 @@ def changing(
                     change(array)
         changed.append(len(arrays))
 
-    backend, total = _problem.backend, losses._WeightedLoss._wide
+    backend, total = _problem.backend, losses._WeightedLoss._computed
 
     def changing_backend() -> Any:
         change_all()
         return backend()
 
-    def changing_wide(self: Any) -> Any:
+    def changing_losses(self: Any) -> Any:
         change_all()
         return total(self)
 
     monkeypatch.setattr(_problem, "backend", changing_backend)
-    monkeypatch.setattr(losses._WeightedLoss, "_wide", changing_wide)
+    monkeypatch.setattr(losses._WeightedLoss, "_computed", changing_losses)
     return changed
 
 

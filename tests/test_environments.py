@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,59 @@ def test_many_processes_on_a_cold_cache(warm: Warm, tmp_path: Path) -> None:
         assert (worker.returncode, err) == (0, "")
         assert outcome(out)[:2] == warm.first[:2]
     assert run(warm.package, folder) == (*warm.first[:2], 0, FUNCTIONS, False)
+
+
+# --- a share of a processor
+
+
+def set_quota(folder: Path, period: int, quota: int) -> None:
+    """Let processes of a control group run for some of each period, in microseconds."""
+    if (folder / "cpu.max").exists():
+        (folder / "cpu.max").write_text(f"{quota} {period}")
+    else:
+        (folder / "cpu.cfs_period_us").write_text(str(period))
+        (folder / "cpu.cfs_quota_us").write_text(str(quota))
+
+
+@pytest.fixture
+def half_a_processor() -> Iterator[Path]:
+    """A control group, of either version, whose processes may use half a processor."""
+    root = Path("/sys/fs/cgroup")
+    parent = root if (root / "cgroup.controllers").exists() else root / "cpu"
+    folder = parent / f"numba_xent_{os.getpid()}"
+    try:
+        folder.mkdir()
+    except OSError as error:
+        pytest.skip(f"control groups cannot be made here: {error}")
+    try:
+        set_quota(folder, 20_000, 10_000)
+    except OSError as error:
+        folder.rmdir()
+        pytest.skip(f"the share of a control group cannot be set here: {error}")
+    yield folder
+    folder.rmdir()
+
+
+def test_half_a_processor(expected: str, half_a_processor: Path) -> None:
+    """As containers are limited: threads are stopped and go on in the middle of kernels."""
+    code = f"""
+import os
+from pathlib import Path
+folder = Path({str(half_a_processor)!r})
+(folder / "cgroup.procs").write_text(str(os.getpid()))
+{EVERYTHING}
+def stopped():
+    words = (folder / "cpu.stat").read_text().split()
+    return int(words[words.index("nr_throttled") + 1])
+labels, logits = np.arange(3000), np.zeros((3000, 3000), np.float32)
+both = xent.value_and_grad(xent.losses.sparse_softmax_cross_entropy)
+want = both(labels, logits)
+before = stopped()
+while stopped() < before + 3:
+    got = both(labels, logits)
+    assert got[0] == want[0] and np.array_equal(got[1], want[1])
+"""
+    assert python(code, quiet=True) == expected
 
 
 # --- a process that dies, and a disk that fails, while the cache is written

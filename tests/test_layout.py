@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import strategies  # noqa: F401 - its profile
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -6,6 +6,7 @@ process, whose high-water mark Linux lets us reset.
 
 import ctypes
 import gc
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,30 @@ def test_value_and_gradient(name: str) -> None:
     assert peak(lambda: both(**kwargs, out=gradient)) < SMALL
 
 
+ONE = 2**22  # losses
+REDUCED = xent.losses.Reduction.SUM_BY_NONZERO_WEIGHTS
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (ONE,)])
+@pytest.mark.parametrize(
+    ("dtype", "reduction", "wide"),
+    [
+        ("float32", "none", 4),
+        ("float64", "none", 8),
+        ("float32", REDUCED, 8),
+        ("float64", REDUCED, 8),
+        ("float16", REDUCED, 12),
+    ],
+)
+def test_weighted_losses(shape: tuple[int, ...], dtype: str, reduction: str, wide: int) -> None:
+    """The weighted losses or their products in float64, and no other copy; halves are widened."""
+    given = np.ones(ONE, dtype)
+    weights = np.ones(shape, dtype)
+    most = peak(lambda: xent.losses.compute_weighted_loss(given, weights, reduction=reduction))
+    of_weights = 4 * weights.size if dtype == "float16" else 0  # converted
+    assert most < wide * ONE + of_weights + SMALL
+
+
 def test_gradient_of_broadcast_labels() -> None:
     """Summed as it is computed: nothing of the size of the logits."""
     kwargs = broadcast()
@@ -155,7 +180,8 @@ def test_the_peak_is_seen() -> None:
     assert peak(logits.copy) >= SIZE
 
 
-COUNTED_LATER = 2**20
+# Each thread and processor tells the system of its pages a few dozen at a time.
+COUNTED_LATER = 4 * 4096 * max(64, 2 * (os.cpu_count() or 1))
 
 
 def high_water() -> int:
@@ -182,6 +208,15 @@ def resident_growth(call: Callable[[], Any]) -> int:
     return growth
 
 
+def grows_by_less(call: Callable[[], Any], limit: int) -> bool:
+    """Whether it does so by less than a limit in one of several calls.
+
+    What a call allocates, it allocates each time. Now and then there are other pages as well: of
+    code that a busy system had taken away, for one.
+    """
+    return any(resident_growth(call) < limit for _ in range(5))
+
+
 def test_resident_growth_is_seen() -> None:
     """Also of compiled code, and also what it has allocated before."""
 
@@ -193,8 +228,8 @@ def test_resident_growth_is_seen() -> None:
 
     for _ in range(3):
         waste(N * C)
-    # Each thread tells the system of its pages a few dozen at a time.
-    assert resident_growth(lambda: waste(N * C)) >= SIZE - COUNTED_LATER
+    assert any(resident_growth(lambda: waste(N * C)) >= SIZE - COUNTED_LATER for _ in range(5))
+    assert not grows_by_less(lambda: waste(N * C), SIZE // 2)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -208,6 +243,6 @@ def test_resident_memory(name: str) -> None:
     slack = SCRATCH + COUNTED_LATER
     assert slack < size // 2
     assert size // 2 > SMALL
-    assert resident_growth(lambda: fn(**kwargs)) < slack
-    assert resident_growth(lambda: both(**kwargs, out=gradient)) < slack
-    assert resident_growth(lambda: both(**kwargs)) < size + slack
+    assert grows_by_less(lambda: fn(**kwargs), slack)
+    assert grows_by_less(lambda: both(**kwargs, out=gradient), slack)
+    assert grows_by_less(lambda: both(**kwargs), size + slack)
