@@ -15,6 +15,7 @@ import sass
 
 from numba_xent._cuda.device import SIZES
 from numba_xent._cuda.kernels import Choice
+from numba_xent._cuda.plan import most_elements
 
 if sass.why_not():
     pytest.skip(sass.why_not(), allow_module_level=True)
@@ -25,16 +26,17 @@ REGISTERS = 128
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
-def choices():
+def choices(arch):
     """Each family of kernels with each dtype and kind of labels, as large as the planner makes it.
 
     With what is allowed: instructions in the code for each logit that a thread holds.
     """
+    clusters = arch in sass.WITH_CLUSTERS
     for dtype in DTYPES:
         lanes = 16 // SIZES[dtype]
         for labels in ("sparse", dtype):
-            most = 8 if dtype == "float64" else 32 if labels == "sparse" else 16
-            tile = min(most, 16)
+            most = most_elements(dtype, labels, False, clusters)
+            tile = max(lanes, min(most, 16))
             make = functools.partial(
                 Choice,
                 dtype=dtype,
@@ -44,38 +46,25 @@ def choices():
                 vectors=True,
             )
             yield make("rows", width=32, threads=128, elements=most), 150
-            yield make("rows", width=512, threads=512, elements=most), 150
-            yield make("rows", width=4096, threads=512, elements=most), 170
-            yield make("online", width=512, threads=512, elements=max(lanes, tile), once=False), 250
+            yield make("rows", width=512, threads=512, elements=most), 160
+            if clusters:
+                yield make("rows", width=4096, threads=512, elements=most), 170
+            yield make("online", width=512, threads=512, elements=tile, once=False), 250
             yield make("finish_split", width=512, threads=512, elements=tile, once=False), 250
-            yield make("columns", width=16, threads=128, elements=max(lanes, tile)), 400
-
-
-KNOWN = pytest.mark.xfail(strict=True, reason="it spills there, or keeps numbers in local memory")
-
-
-def is_known(choice, arch):
-    """Whether the assembler is known to need local memory; docs/cuda-kernels.md says so."""
-    sparse = choice.labels == "sparse"
-    if choice.family == "rows":
-        few = choice.dtype == "float32" and choice.width == 32
-        return arch == "sm_80" and choice.dtype in ("float32", "bfloat16") and (sparse or few)
-    if choice.family == "columns" and choice.dtype == "float32":
-        return arch in ("sm_100", "sm_120") or (arch == "sm_80" and not sparse)
-    return False
+            yield make("columns", width=16, threads=128, elements=tile), 250
+            yield make("columns", width=64, threads=512, elements=tile, once=False), 250
 
 
 def marks(choice, arch):
-    """What runs always, and what is known to be wrong."""
-    quick = choice.dtype == "float32" and choice.family in ("rows", "columns") and arch in QUICK
-    return [pytest.mark.slow] * (not quick) + [KNOWN] * is_known(choice, arch)
+    """What runs always; the rest takes minutes."""
+    quick = choice.dtype == "float32" and choice.once and arch in QUICK
+    return [pytest.mark.slow] * (not quick)
 
 
 CASES = [
     pytest.param(choice, limit, arch, id=f"{choice.name}-{arch}", marks=marks(choice, arch))
-    for choice, limit in choices()
     for arch in sass.ARCHITECTURES
-    if arch in sass.WITH_CLUSTERS or choice.cluster == 1
+    for choice, limit in choices(arch)
 ]
 
 

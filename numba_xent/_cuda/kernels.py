@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import cuda
 
-from . import columns, elementwise, examples, rows, spans, split, tiles, totals
+from . import columns, elementwise, examples, rows, spans, split, states, tiles, totals
 from .cache import kept
 from .device import reciprocal, storage
 from .task import TASK, type_of
@@ -109,11 +109,15 @@ def bindings(choice: Choice) -> dict[str, Any]:
     lanes = logits.lanes if choice.vectors else 1
     warps = choice.threads // WARP
     if choice.family == "columns":
-        offsets: tuple[int, ...] = (16, 8)
+        steps = {16, 8}
         places = warps * lanes * columns.COLUMNS
     else:
-        offsets = tuple(1 << i for i in reversed(range(min(choice.width, WARP).bit_length() - 1)))
+        steps = {1 << i for i in range(min(choice.width, WARP).bit_length() - 1)}
         places = warps
+    fields = states.SPARSE_FIELDS
+    if dense:
+        fields = states.SMOOTH_FIELDS if choice.smooth else states.DENSE_FIELDS
+    own = max(1, lanes // columns.TURNS)
     names: dict[str, Any] = {
         **formulas(number),
         "reciprocal": reciprocal,
@@ -126,14 +130,18 @@ def bindings(choice: Choice) -> dict[str, Any]:
         "CLUSTER": choice.cluster,
         "ONCE": choice.once,
         "WARPS": warps,
-        "OFFSETS": offsets,
+        **{f"STEP_{step}": step in steps for step in (16, 8, 4, 2, 1)},
         "HELD": choice.elements,
         "SLOTS": choice.elements + (lanes > 1),
         "VECTORS": choice.elements // lanes,
         "THREADS": choice.threads,
         "PLACES": places,
-        "SHARED": examples.FIELDS * places,
-        "SUMS": examples.FIELDS * lanes,
+        "FIELDS": fields,
+        "SHARED": fields * places,
+        "SUMS": fields * lanes,
+        "OWN": own,
+        "OWNERS": lanes // own,
+        "PARTS": max(1, choice.width // columns.TURNS),
         "LANES": lanes,
         "SIZE": logits.size,
         "RAW_SIZE": storage(number, number).size,
@@ -160,7 +168,7 @@ def bindings(choice: Choice) -> dict[str, Any]:
     tile = _tile(name, number, choice, kind(0))
     names["read_labels"], names["write_d_labels"] = tile["read"], tile["write"]
     names["load_label"], names["store_label"] = labels.load, labels.store
-    for module in (examples, spans):
+    for module in (states, examples, spans):
         names.update(specialise(module, names))
     return names
 

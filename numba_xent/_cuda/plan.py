@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from .._layout import broadcast_strides, two_axes
 from .device import SIZES
 from .kernels import Choice
-from .split import FIELDS
+from .split import NUMBERS
 from .task import Task, Tensor
 
 MAX_PARTS = 32
@@ -100,18 +100,24 @@ OPERANDS = ("logits", "labels", "d_logits", "d_labels", "weights", "upstream")
 """Operands of a problem in the order of :class:`.task.Task`."""
 
 
-def _elements(dtype: str, labels: str, label_gradient: bool) -> int:
-    """How many logits a thread holds at most, so that nothing spills: 32 registers' worth."""
+def most_elements(dtype: str, labels: str, label_gradient: bool, clusters: bool) -> int:
+    """How many logits a thread holds at most, so that nothing spills.
+
+    The assembler for GPUs without clusters needs more registers for the same kernel.
+    """
+    dense = labels != "sparse" or label_gradient
     if dtype == "float64":
-        return 8
-    return 16 if labels != "sparse" or label_gradient else 32
+        return 4 if dense and not clusters else 8
+    if dense:
+        return 16
+    return 32 if clusters else 24
 
 
 def _rows_shape(lanes: int, classes: int, largest: int, clusters: bool) -> tuple[int, int] | None:
     """How many threads share a row and how many logits each holds; None if it is too long."""
     widths = [max(8, 2 * lanes), 32, 128, _BLOCK, *(_BLOCK * n for n in _CLUSTERS * clusters)]
     for width in widths:
-        for elements in (8, 16, 32):
+        for elements in sorted({8, 16, largest}):
             if lanes <= elements <= max(largest, lanes) and width * elements >= classes:
                 return width, elements
     return None
@@ -216,7 +222,7 @@ def make_plan(
     if any(launch.grid[0] > _MAX_BLOCKS for launch in launches):
         raise ValueError(f"logits have {examples} examples, more than one launch can compute")
     size = 8 if logits.dtype == "float64" else 4
-    states = examples * parts * FIELDS * size if parts else 0
+    states = examples * parts * NUMBERS * size if parts else 0
     return Plan(
         launches, tuple(found.get(name) for name in OPERANDS),
         layout.outer, layout.inner, classes, parts, states,
@@ -231,7 +237,7 @@ def _choose(
     dtype = held["logits"][0].dtype
     label_gradient = "d_labels" in held
     gradient = label_gradient or "d_logits" in held
-    largest = _elements(dtype, labels, label_gradient)
+    largest = most_elements(dtype, labels, label_gradient, clusters)
     rows = held["logits"][1].classes == SIZES[dtype] or classes == 1
     vectors = _in_vectors(rows, held, inner)
     lanes = 16 // SIZES[dtype] if vectors else 1

@@ -21,23 +21,18 @@ from .._math.cross_entropy import (
 from .._math.exponential import exp
 from .._math.primitives import maximum
 from .examples import (
-    add_class,
-    add_lanes,
     factor_of,
     finish_wide,
     gradient_of,
     inverse_of,
     label_of,
-    lanes_maximum,
     loss_of,
-    merge_warps,
-    no_classes,
     place_of,
-    scaled_down,
     start_of,
     write_loss,
 )
 from .spans import cut, edge_class, is_used, owner_of, stride_of
+from .states import add_class, add_lanes, lanes_maximum, merge_warps, no_classes, scaled_down
 
 DENSE = SMOOTH = GRADIENT = LABEL_GRADIENT = False
 WIDTH = THREADS = GROUPS = HELD = SLOTS = LANES = SIZE = 0

@@ -22,27 +22,32 @@ from .._math.cross_entropy import (
 from .._math.exponential import exp
 from .._math.primitives import maximum
 from .examples import (
-    add_class,
-    add_states,
     factor_of,
     finish_wide,
     gradient_of,
     inverse_of,
     label_of,
     loss_of,
-    merge_lanes,
-    merge_warps,
-    moved,
-    no_classes,
     place_of,
-    scaled_down,
     start_of,
     write_loss,
 )
 from .spans import Span, cut, edge_class, is_used, owner_of, stride_of
+from .states import (
+    SMOOTH_FIELDS,
+    add_class,
+    add_states,
+    merge_lanes,
+    merge_warps,
+    moved,
+    no_classes,
+    put_state,
+    scaled_down,
+    take_state,
+)
 
 DENSE = SMOOTH = GRADIENT = LABEL_GRADIENT = False
-WIDTH = HELD = VECTORS = LANES = RAW_SIZE = 0
+WIDTH = HELD = VECTORS = LANES = RAW_SIZE = FIELDS = 0
 NUMBER: Any = None
 ZERO: Any = None
 NAN: Any = None
@@ -61,8 +66,9 @@ store_logit: Any = None
 store_label: Any = None
 _WARP = 32
 _NO_CLASS = np.int64(-1)
-FIELDS = 10
-"""Numbers of a part's state in memory; the last is the label's logit, in the first part."""
+NUMBERS = SMOOTH_FIELDS + 1
+"""Of each part in memory: the fields of its state, and at last the label's logit in the first."""
+_LABEL = NUMBERS - 1
 
 
 def _vectors_of(part: int, parts: int, span: Span) -> tuple[int, Span]:
@@ -201,38 +207,27 @@ def split(task: Any) -> None:
     outer, inner = place_of(task, example)
     state = _gather(task, outer, inner, lane, part, task.parts)
     if lane == 0:
-        to = task.states + (example * task.parts + part) * FIELDS * RAW_SIZE
-        store_number(to, state.top)
-        store_number(to + RAW_SIZE, state.count)
-        store_number(to + 2 * RAW_SIZE, state.rest)
-        store_number(to + 3 * RAW_SIZE, state.dot)
-        store_number(to + 4 * RAW_SIZE, state.dot_low)
-        store_number(to + 5 * RAW_SIZE, state.mass)
-        store_number(to + 6 * RAW_SIZE, state.drop)
-        store_number(to + 7 * RAW_SIZE, state.drop_low)
-        store_number(to + 8 * RAW_SIZE, state.size)
+        to = task.states + (example * task.parts + part) * NUMBERS * RAW_SIZE
+        fields = cuda.local.array(FIELDS, NUMBER)
+        put_state(fields, 0, 1, state)
+        for f in range(FIELDS):
+            store_number(to + f * RAW_SIZE, fields[f])
         if not DENSE and part == 0:
             label = label_of(task, outer, inner)
             at = start_of(task.logits, outer, inner) + label * task.logits.classes
-            store_number(to + 9 * RAW_SIZE, load_logit(at) if label >= 0 else NAN)
+            store_number(to + _LABEL * RAW_SIZE, load_logit(at) if label >= 0 else NAN)
 
 
 def _merged(task: Any, example: int, lane: int) -> State:
     """The state of a row from those of its parts, of which there are at most as many as lanes."""
-    top, count, rest, dot, low, mass = LOWEST, ZERO, ZERO, ZERO, ZERO, ZERO
-    drop, drop_low, size = ZERO, ZERO, ZERO
+    state = no_classes(LOWEST)
     if lane < task.parts:
-        at = task.states + (example * task.parts + lane) * FIELDS * RAW_SIZE
-        top = load_number(at)
-        count = load_number(at + RAW_SIZE)
-        rest = load_number(at + 2 * RAW_SIZE)
-        dot = load_number(at + 3 * RAW_SIZE)
-        low = load_number(at + 4 * RAW_SIZE)
-        mass = load_number(at + 5 * RAW_SIZE)
-        drop = load_number(at + 6 * RAW_SIZE)
-        drop_low = load_number(at + 7 * RAW_SIZE)
-        size = load_number(at + 8 * RAW_SIZE)
-    return merge_lanes(State(top, count, rest, ZERO, dot, low, mass, ZERO, drop, drop_low, size))
+        at = task.states + (example * task.parts + lane) * NUMBERS * RAW_SIZE
+        fields = cuda.local.array(FIELDS, NUMBER)
+        for f in range(FIELDS):
+            fields[f] = load_number(at + f * RAW_SIZE)
+        state = take_state(fields, 0, 1)
+    return merge_lanes(state)
 
 
 def finish_split(task: Any) -> None:
@@ -244,7 +239,7 @@ def finish_split(task: Any) -> None:
     label, z = _NO_CLASS, NAN
     if not DENSE:
         label = label_of(task, outer, inner)
-        z = load_number(task.states + (example * task.parts * FIELDS + 9) * RAW_SIZE)
+        z = load_number(task.states + (example * task.parts * NUMBERS + _LABEL) * RAW_SIZE)
     if lane == 0 and part == 0:
         write_loss(task, example, outer, inner, loss_of(task, state, z))
     if GRADIENT:

@@ -17,7 +17,7 @@ import numpy as np
 
 from .._math import compensated, cross_entropy, exponential
 from .._math.constants import FLOAT32, FLOAT64
-from . import device
+from . import device, logarithm
 from .device import inlined
 
 _PRIMITIVES = {
@@ -81,8 +81,8 @@ def _exp_float32(d: Any) -> Any:
 def formulas(compute: str) -> Mapping[str, Any]:
     """The functions of ``_math`` for numbers of the compute dtype, by their names.
 
-    ``log_of_sum``, and so ``finish``, compute in float64 in either case. In float32 ``exp_scaled``
-    does not scale: ``EXP_SCALE`` is what undoes the scaling.
+    ``finish`` computes in float64 in either case, but in float32 its logarithm is that of
+    :mod:`.logarithm`, and ``exp_scaled`` does not scale: ``EXP_SCALE`` is what undoes the scaling.
     """
     values = FLOAT32 if compute == "float32" else FLOAT64
     names: dict[str, Any] = {**_PRIMITIVES, "constants": inlined(lambda x: values)}
@@ -90,6 +90,8 @@ def formulas(compute: str) -> Mapping[str, Any]:
     if compute == "float32":
         names["exp"] = names["exp_scaled"] = inlined(_exp_float32)
         names["EXP_SCALE"] = np.float32(1)
+        names.update(specialise(compensated, names))
+        names.update(specialise(logarithm, names))
     for module in (compensated, exponential, cross_entropy):
         names.update(specialise(module, names))
     return names
