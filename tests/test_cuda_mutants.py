@@ -57,18 +57,18 @@ PARTS = functools.partial(sparse_rows, 20_001, 1, processors=132)
 FAR = functools.partial(sparse_rows, 57, 2)
 
 MUTANTS = {
-    "barrier missing": ("examples", "        cuda.syncthreads()\n", "        pass\n", BLOCK, "race"),
+    "barrier missing": ("states", "        cuda.syncthreads()\n", "        pass\n", BLOCK, "race"),
     "barrier missing in columns": ("columns", "        cuda.syncthreads()\n", "", dense_columns,
                                    "race"),
-    "cluster does not wait": ("examples", "        cluster_barrier()\n    else:",
+    "cluster does not wait": ("states", "        cluster_barrier()\n    else:",
                               "        pass\n    else:", LONG, "race|nobody has written"),
     "block of a cluster ends early": (
-        "examples", "another one reads its memory.\n        cluster_barrier()\n",
+        "states", "another one reads its memory.\n        cluster_barrier()\n",
         "another one reads its memory.\n", LONG, "a block ends"),
-    "half a shuffle mask": ("examples", "x = x + cuda.shfl_xor_sync(FULL_WARP,",
-                            "x = x + cuda.shfl_xor_sync(0xFFFF,", SMALL, "mask"),
-    "a step of a reduction dropped": ("examples", "for offset in OFFSETS:\n        x = x +",
-                                      "for offset in OFFSETS[1:]:\n        x = x +", SMALL, "wrong"),
+    "half a shuffle mask": ("states", "x = x + cuda.shfl_xor_sync(FULL_WARP, x, 1)",
+                            "x = x + cuda.shfl_xor_sync(0xFFFF, x, 1)", SMALL, "mask"),
+    "a step of a reduction dropped": ("states", "if STEP_1:\n        x = x +",
+                                      "if not STEP_1:\n        x = x +", SMALL, "wrong"),
     "edge one too far": ("spans", "return c if c < end else", "return c if c <= end else", SHIFTED,
                          "out of bounds|race|wrong"),
     "vector read one too far": ("tiles", "if k * WIDTH < left:\n                load_words",
@@ -91,7 +91,7 @@ MUTANTS = {
                                             "    if not live:\n        return\n"
                                             "    x = cuda.local.array(SLOTS, NUMBER)\n",
                                             functools.partial(sparse_rows, 57, 17), "take part"),
-    "shared memory not written": ("examples", "elif lane < WARPS:", "elif lane <= WARPS:", BLOCK,
+    "shared memory not written": ("states", "elif lane < WARPS:", "elif lane <= WARPS:", BLOCK,
                                   "nobody has written|out of bounds"),
     "maximum of another warp": ("rows", "* EXP_SCALE * exp(top - state.top)", "* EXP_SCALE", BLOCK,
                                 "wrong"),

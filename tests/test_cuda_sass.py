@@ -35,7 +35,7 @@ def choices(arch):
     for dtype in DTYPES:
         lanes = 16 // SIZES[dtype]
         for labels in ("sparse", dtype):
-            most = most_elements(dtype, labels, False, clusters)
+            most, few = (most_elements(dtype, labels, False, clusters, n) for n in (512, 32))
             tile = max(lanes, min(most, 16))
             make = functools.partial(
                 Choice,
@@ -45,7 +45,7 @@ def choices(arch):
                 label_gradient=False,
                 vectors=True,
             )
-            yield make("rows", width=32, threads=128, elements=most), 150
+            yield make("rows", width=32, threads=128, elements=few), 150
             yield make("rows", width=512, threads=512, elements=most), 160
             if clusters:
                 yield make("rows", width=4096, threads=512, elements=most), 170
