@@ -58,7 +58,7 @@ FAR = functools.partial(sparse_rows, 57, 2)
 
 MUTANTS = {
     "barrier missing": ("states", "        cuda.syncthreads()\n", "        pass\n", BLOCK, "race"),
-    "barrier missing in columns": ("columns", "        cuda.syncthreads()\n", "", dense_columns,
+    "barrier missing in columns": ("columns", "    cuda.syncthreads()\n", "", dense_columns,
                                    "race"),
     "cluster does not wait": ("states", "        cluster_barrier()\n    else:",
                               "        pass\n    else:", LONG, "race|nobody has written"),
@@ -97,9 +97,8 @@ MUTANTS = {
                                 "wrong"),
     "part of a row too long": ("split", "min(first + share, span.vectors), span.tail",
                                "first + share + 1, span.tail", PARTS, "race|out of bounds|wrong"),
-    "sums of another warp": ("columns", "at = (turn * LANES + i) * COLUMNS + column",
-                             "at = (lane % TURNS * LANES + i) * COLUMNS + column", dense_columns,
-                             "wrong"),
+    "sums of another warp": ("columns", "place = warp * (LANES * COLUMNS) + column",
+                             "place = column", dense_columns, "race|wrong"),
     "32-bit offset": ("examples", "+ inner * tensor.inner",
                       "+ np.int64(np.int32(inner * tensor.inner))", FAR, "out of"),
     "maximum without NaN": ("rows", "        top = maximum(top, x[s])",

@@ -95,6 +95,7 @@ print(met)
         ("numba:compile", 1),
         ("numba:run_pass", 300),
         *(pytest.param("numba:run_pass", n, marks=pytest.mark.slow) for n in (1, 10, 100)),
+        *(pytest.param("numba:llvm_lock", n, marks=pytest.mark.slow) for n in (1, 10, 100)),
     ],
 )
 def test_during_a_compilation(what: str, number: int, tmp_path: object) -> None:

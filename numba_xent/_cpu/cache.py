@@ -27,6 +27,8 @@ from numba.core import config
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.registry import cpu_target
 
+from .undisturbed import undisturbed
+
 _CHECKSUM_SIZE = hashlib.sha256().digest_size
 
 
@@ -51,11 +53,20 @@ def digest(*more: str) -> str:
 
 
 @functools.cache
+def processor() -> tuple[str, str, str]:
+    """The triple, the name and the features of the processor that Numba compiles for."""
+    # The first to ask sets LLVM up; Ctrl-C in the middle of that would leave LLVM locked.
+    found: tuple[str, str, str] = undisturbed(
+        lambda: cpu_target.target_context.codegen().magic_tuple()
+    )
+    return found
+
+
+@functools.cache
 def _origin() -> str:
     """A short name for the sources, the processor, the compiler and its options."""
-    processor = cpu_target.target_context.codegen().magic_tuple()
     options = (config.BOUNDSCHECK, config.OPT, config.DEBUGINFO_DEFAULT)
-    said = repr((digest(), processor, numba.__version__, options))
+    said = repr((digest(), processor(), numba.__version__, options))
     return hashlib.sha256(said.encode()).hexdigest()[:12]
 
 

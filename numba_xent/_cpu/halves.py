@@ -11,7 +11,6 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import types
-from numba.core.registry import cpu_target
 from numba.core.typing.templates import Signature
 from numba.extending import intrinsic
 
@@ -21,6 +20,7 @@ from .._math.half import (
     float_to_bfloat16,
     float_to_float16,
 )
+from .cache import processor
 from .compile import for_types
 from .vector import Half, dtype_of, with_dtype
 
@@ -30,7 +30,7 @@ _INT16 = ir.IntType(16)
 
 def has_conversions() -> bool:
     """Whether the processor that Numba compiles for converts float16."""
-    triple, _, features = cpu_target.target_context.codegen().magic_tuple()
+    triple, _, features = processor()
     return triple.startswith(("aarch64", "arm64")) or "+f16c" in features.split(",")
 
 
