@@ -59,17 +59,34 @@ def why_not() -> str:
     return "" if disassembler() else "no nvdisasm: it comes with the package nvidia-cuda-nvdisasm"
 
 
+def _digits(arch: str) -> tuple[int, int]:
+    digits = arch.removeprefix("sm_")
+    return int(digits[:-1]), int(digits[-1])
+
+
 @functools.cache
 def report(choice: object, arch: str) -> Report:
-    """Assemble a kernel and count."""
+    """Assemble a kernel over logits and count."""
+    from numba_xent._cuda import kernels  # noqa: PLC0415
+
+    return report_of(choice.name, kernels.ptx(choice, _digits(arch)), arch)
+
+
+@functools.cache
+def report_elementwise(name: str, arch: str) -> Report:
+    """The same for ``product`` or ``fold``."""
+    from numba_xent._cuda import kernels  # noqa: PLC0415
+
+    return report_of(name, kernels.elementwise_ptx(name, _digits(arch)), arch)
+
+
+def report_of(kernel: str, text: str, arch: str) -> Report:
+    """Assemble PTX and count."""
     from cuda.core import Program, ProgramOptions  # noqa: PLC0415
 
-    from numba_xent._cuda import cache, kernels  # noqa: PLC0415
+    from numba_xent._cuda import cache  # noqa: PLC0415
 
-    digits = arch.removeprefix("sm_")
-    capability = int(digits[:-1]), int(digits[-1])
-    text = kernels.ptx(choice, capability)
-    name = f"{choice.name}_{arch}.cubin"
+    name = f"{kernel}_{arch}.cubin"
     code = cache.kept(
         name,
         lambda: bytes(Program(text, "ptx", ProgramOptions(arch=arch)).compile("cubin").code),

@@ -116,10 +116,6 @@ SHAPES = {  # lengths and axis, family, what else
     "odd columns": ((2, 37, 7), 1, "columns", {}),
 }
 WRT = {"soft": (("logits",), (), ("labels",), ("logits", "labels")), "sparse": (("logits",), ())}
-LOCAL = pytest.mark.xfail(
-    strict=True, raises=NotImplementedError, reason="the compiler put an array into local memory"
-)
-"""What the interpreter cannot run; docs/cuda-kernels.md names it."""
 OFTEN = {"8 threads", "block", "cluster", "columns held", "columns", "split"}
 
 
@@ -135,8 +131,7 @@ def kernels_to_run():
                         plain = wrt == ("logits",) and smoothing == 0.0
                         flags = shape in {"warp", "columns held"} and dtype == F32
                         always = (plain and (dtype == F32 or shape in OFTEN)) or flags
-                        local = shape == "columns" and dtype.name == "float16" and smoothing
-                        marks = [SLOW] * (not always) + [LOCAL] * bool(local)
+                        marks = [SLOW] * (not always)
                         yield pytest.param(
                             shape, dtype, kind, wrt, smoothing, marks=marks,
                             id=f"{shape}-{dtype}-{kind}-{'+'.join(wrt)}-{smoothing}",

@@ -88,38 +88,47 @@ def _add_tops(x: Any, tops: Any) -> None:
         tops[i] = maximum(tops[i], x[s])
 
 
-def _add_tile(x: Any, labels: Any, sums: Any, left: int) -> None:
-    """Add a tile to states without classes; exponentials replace logits that are held."""
-    for s in range(HELD):
-        i = s % LANES
-        used = s // LANES * WIDTH < left
-        state, e = add_class(take_state(sums, i, LANES), x[s], labels[s] if DENSE else ZERO, used)
-        put_state(sums, i, LANES, state)
-        if ONCE and GRADIENT and not LABEL_GRADIENT:
-            x[s] = e
-
-
-def _add_held(
-    x: Any,
-    labels: Any,
-    tops: Any,
-    left: int,
-    size: Any,
-    shared: Any,
-    place: int,
-    i: int,
-    keep: bool,
+def _add_example(
+    i: int, x: Any, labels: Any, tops: Any, sums: Any, left: int, shared: Any, place: int
 ) -> None:
-    """Leave the state of the i-th of a thread's examples; exponentials replace logits."""
+    """Add a tile to the i-th of a thread's examples; if it is all, leave the warp's state."""
     state = no_classes(tops[i])
     for k in range(VECTORS):
         s = k * LANES + i
         state, e = add_class(state, x[s], labels[s] if DENSE else ZERO, k * WIDTH < left)
-        if GRADIENT and not LABEL_GRADIENT:
+        if ONCE and GRADIENT and not LABEL_GRADIENT:
+            # The logits are not needed any more.
             x[s] = e
-    state = add_lanes(scaled_down(state, size))
-    if keep:
-        put_state(shared, place + i * COLUMNS, PLACES, state)
+    state = scaled_down(state, NUMBER(_used(left)))
+    if ONCE:
+        _leave(add_lanes(state), shared, place + i * COLUMNS)
+    else:
+        state = add_states(moved(take_state(sums, i, LANES), tops[i]), state)
+        put_state(sums, i, LANES, state)
+
+
+def _add_examples(
+    x: Any, labels: Any, tops: Any, sums: Any, left: int, shared: Any, place: int
+) -> None:
+    """Add a tile to all of them."""
+    # One after the other, and not in a loop: only then does the assembler see that one is done.
+    _add_example(0, x, labels, tops, sums, left, shared, place)
+    if LANES > 1:
+        _add_example(1, x, labels, tops, sums, left, shared, place)
+    if LANES > 2:
+        _add_example(2, x, labels, tops, sums, left, shared, place)
+        _add_example(3, x, labels, tops, sums, left, shared, place)
+    if LANES > 4:
+        _add_example(4, x, labels, tops, sums, left, shared, place)
+        _add_example(5, x, labels, tops, sums, left, shared, place)
+        _add_example(6, x, labels, tops, sums, left, shared, place)
+        _add_example(7, x, labels, tops, sums, left, shared, place)
+
+
+def _leave(state: State, shared: Any, at: int) -> None:
+    """Leave the state of a warp in shared memory, by one of the four threads that have it."""
+    if np.int64(cuda.threadIdx.x) % _WARP < COLUMNS:
+        put_state(shared, at, PLACES, state)
 
 
 def _merged(shared: Any, at: int) -> State:
@@ -134,6 +143,25 @@ def _merged(shared: Any, at: int) -> State:
         there = take_state(shared, at + part * LANES * COLUMNS, PLACES)
         total = add_states(total, moved(there, top))
     return total
+
+
+def _finish(
+    j: int, task: Any, example: int, outer: int, inner: int, shared: Any, at: int, writes: bool,
+    z: Any, chosen: Any, own: Any,
+) -> None:  # fmt: skip
+    """The loss of the j-th of a thread's own examples, and what its gradients are made of."""
+    state = _merged(shared, at + j * COLUMNS)
+    if writes:
+        write_loss(task, example + j, outer, inner + j, loss_of(task, state, z[j]))
+    if GRADIENT:
+        tops, inverses, factors, log_sums = own
+        tops[j] = state.top
+        inverses[j] = inverse_of(state) * EXP_SCALE
+        if not DENSE and chosen[j] < 0:
+            inverses[j] = NAN
+        factors[j] = factor_of(task, outer, inner + j)
+        if LABEL_GRADIENT:
+            log_sums[j] = NUMBER(finish_wide(state).log_sum)
 
 
 def _from_owners(own: Any, column: int, everyone: Any) -> None:
@@ -188,22 +216,8 @@ def columns(task: Any) -> None:
         for i in range(LANES):
             # An infinite label must not be alone with its own maximum.
             tops[i] = lanes_maximum(tops[i])
-        size = NUMBER(_used(left))
-        keep = quarter == 0
-        # One after the other, and no loop: only then does the assembler need the registers of one.
-        _add_held(x, labels, tops, left, size, shared, place, 0, keep)
-        if LANES > 1:
-            _add_held(x, labels, tops, left, size, shared, place, 1, keep)
-        if LANES > 2:
-            _add_held(x, labels, tops, left, size, shared, place, 2, keep)
-            _add_held(x, labels, tops, left, size, shared, place, 3, keep)
-        if LANES > 4:
-            _add_held(x, labels, tops, left, size, shared, place, 4, keep)
-            _add_held(x, labels, tops, left, size, shared, place, 5, keep)
-            _add_held(x, labels, tops, left, size, shared, place, 6, keep)
-            _add_held(x, labels, tops, left, size, shared, place, 7, keep)
+        _add_examples(x, labels, tops, sums, left, shared, place)
     else:
-        tile = cuda.local.array(SUMS, NUMBER)
         for i in range(LANES):
             put_state(sums, i, LANES, no_classes(LOWEST))
         for first in range(turn, classes, WIDTH * VECTORS):
@@ -212,37 +226,25 @@ def columns(task: Any) -> None:
                 read_labels(at, by, first, classes, labels)
             left = to_int32(classes - first)
             _add_tops(x, tops)
-            for i in range(LANES):
-                put_state(tile, i, LANES, no_classes(tops[i]))
-            _add_tile(x, labels, tile, left)
-            size = NUMBER(_used(left))
-            for i in range(LANES):
-                state = moved(take_state(sums, i, LANES), tops[i])
-                new = scaled_down(take_state(tile, i, LANES), size)
-                put_state(sums, i, LANES, add_states(state, new))
+            _add_examples(x, labels, tops, sums, left, shared, place)
         for i in range(LANES):
-            state = merge_lanes(take_state(sums, i, LANES))
-            if quarter == 0:
-                put_state(shared, place + i * COLUMNS, PLACES, state)
+            _leave(merge_lanes(take_state(sums, i, LANES)), shared, place + i * COLUMNS)
     cuda.syncthreads()
 
     own_tops = cuda.local.array(OWN, NUMBER)
     own_inverses = cuda.local.array(OWN, NUMBER)
     own_factors = cuda.local.array(OWN, NUMBER)
     own_log_sums = cuda.local.array(OWN, NUMBER)
-    for j in range(OWN):
-        i = first_own + j
-        state = _merged(shared, (place if PARTS == 1 else column) + i * COLUMNS)
-        if live and turn < OWNERS:
-            write_loss(task, example + i, outer, inner + i, loss_of(task, state, z[j]))
-        if GRADIENT:
-            own_tops[j] = state.top
-            own_inverses[j] = inverse_of(state) * EXP_SCALE
-            if not DENSE and chosen[j] < 0:
-                own_inverses[j] = NAN
-            own_factors[j] = factor_of(task, outer, inner + i)
-            if LABEL_GRADIENT:
-                own_log_sums[j] = NUMBER(finish_wide(state).log_sum)
+    own = (own_tops, own_inverses, own_factors, own_log_sums)
+    writes = live and turn < OWNERS
+    from_warp = (place if PARTS == 1 else column) + first_own * COLUMNS
+    mine = inner + first_own
+    # No loop here either.
+    _finish(0, task, example + first_own, outer, mine, shared, from_warp, writes, z, chosen, own)
+    if OWN > 1:
+        _finish(
+            1, task, example + first_own, outer, mine, shared, from_warp, writes, z, chosen, own
+        )
     if not GRADIENT:
         return
 

@@ -17,7 +17,7 @@ from .task import TASK, type_of
 from .template import entry, formulas, specialise
 
 WARP = 32
-_RESIDENT = 512  # threads that a multiprocessor has room for, at least
+_RESIDENT = 512  # threads that a multiprocessor has room for, at least, with 128 registers each
 compiled: dict[str, str] = {}
 """The PTX of all kernels so far, by their names."""
 
@@ -69,6 +69,11 @@ class Choice(NamedTuple):
     def cluster(self) -> int:
         """How many blocks share an example."""
         return max(1, self.width // self.threads)
+
+    @property
+    def wide(self) -> bool:
+        """Whether a thread may have more than 128 registers: eight examples with many sums each."""
+        return self.family == "columns" and not self.once and self.threads < _RESIDENT
 
     @property
     def name(self) -> str:
@@ -213,15 +218,16 @@ def sum_name(name: str, dtype: str) -> str:
 
 
 def _compile(
-    make: Callable[[], Any], task: Any, name: str, capability: tuple[int, int], threads: int
-) -> str:
+    make: Callable[[], Any], task: Any, name: str, capability: tuple[int, int], threads: int,
+    resident: int = _RESIDENT,
+) -> str:  # fmt: skip
     def compile_it() -> bytes:
         kernel = make()
         kernel.__name__ = kernel.__qualname__ = name
         text, _ = cuda.compile(
             kernel, (task,), device=False, abi="numba", cc=capability,
-            # A thread may have 128 of the 65536 registers of a multiprocessor.
-            launch_bounds=(threads, max(1, _RESIDENT // threads)),
+            # They share 65536 registers.
+            launch_bounds=(threads, max(1, resident // threads)),
         )  # fmt: skip
         mangled = _ENTRY.search(text)
         assert mangled is not None
@@ -241,6 +247,7 @@ def ptx(choice: Choice, capability: tuple[int, int]) -> str:
         choice.name,
         capability,
         choice.threads,
+        min(_RESIDENT, choice.threads) if choice.wide else _RESIDENT,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .._layout import broadcast_strides, two_axes
@@ -18,6 +18,7 @@ MAX_PARTS = 32
 
 _BLOCK = 512
 _CLUSTERS = (2, 4, 8)
+_LANES_OF_ALL = 4  # numbers of a vector with whose sums 128 registers are enough
 _MAX_BLOCKS = 2**31 - 1
 _MAX_CLASSES = 2**31 - 1
 
@@ -100,41 +101,39 @@ OPERANDS = ("logits", "labels", "d_logits", "d_labels", "weights", "upstream")
 """Operands of a problem in the order of :class:`.task.Task`."""
 
 
-def most_elements(dtype: str, labels: str, label_gradient: bool, clusters: bool, width: int) -> int:
-    """How many logits each of `width` threads holds at most, so that nothing spills.
+def most_elements(dtype: str, labels: str, label_gradient: bool, clusters: bool) -> int:
+    """How many logits a thread holds at most, so that nothing spills.
 
-    The assembler needs more registers for the same kernel where there are no clusters, and where
-    several examples share a block.
+    The assembler for GPUs without clusters needs more registers for the same kernel.
     """
     dense = labels != "sparse" or label_gradient
     if dtype == "float64":
         return 4 if dense and not clusters else 8
     if dense:
         return 16
-    return 32 if clusters and width >= _BLOCK else 24
+    return 32 if clusters else 24
 
 
-def _rows_shape(
-    lanes: int, classes: int, most: Callable[[int], int], clusters: bool
-) -> tuple[int, int] | None:
+def _rows_shape(lanes: int, classes: int, largest: int, clusters: bool) -> tuple[int, int] | None:
     """How many threads share a row and how many logits each holds; None if it is too long."""
     widths = [max(8, 2 * lanes), 32, 128, _BLOCK, *(_BLOCK * n for n in _CLUSTERS * clusters)]
     for width in widths:
-        largest = max(most(width), lanes)
         for elements in sorted({8, 16, largest}):
-            if lanes <= elements <= largest and width * elements >= classes:
+            if lanes <= elements <= max(largest, lanes) and width * elements >= classes:
                 return width, elements
     return None
 
 
-def _columns_shape(lanes: int, classes: int, largest: int) -> tuple[int, int, bool]:
+def _columns_shape(lanes: int, classes: int, largest: int, dense: bool) -> tuple[int, int, bool]:
     """How many threads share an example, how many logits each holds, and whether that is all."""
     most = max(1, largest // lanes)
     for width in (4, 16, 64):
         for held in (1, 2, 4, 8):
             if held <= most and width * held >= classes:
                 return width, held * lanes, True
-    return 64, min(8, most) * lanes, False
+    # The sums of eight examples need the registers of twice as many threads.
+    width = 32 if dense and lanes > _LANES_OF_ALL else 64
+    return width, min(8, most, max(1, 16 // lanes)) * lanes, False
 
 
 def _in_vectors(rows: bool, found: dict[str, tuple[Meta, Tensor]], inner: int) -> bool:
@@ -241,15 +240,14 @@ def _choose(
     dtype = held["logits"][0].dtype
     label_gradient = "d_labels" in held
     gradient = label_gradient or "d_logits" in held
-    most = functools.partial(most_elements, dtype, labels, label_gradient, clusters)
-    largest = most(_BLOCK)
+    largest = most_elements(dtype, labels, label_gradient, clusters)
     rows = held["logits"][1].classes == SIZES[dtype] or classes == 1
     vectors = _in_vectors(rows, held, inner)
     lanes = 16 // SIZES[dtype] if vectors else 1
     make = functools.partial(Choice, dtype=dtype, labels=labels, vectors=vectors, smooth=smooth)
     wanted: dict[str, Any] = {"gradient": gradient, "label_gradient": label_gradient}
     if not rows:
-        width, elements, once = _columns_shape(lanes, classes, largest)
+        width, elements, once = _columns_shape(lanes, classes, largest, labels != "sparse")
         threads = max(128, 8 * width)
         choice = make("columns", **wanted, width=width, threads=threads, elements=elements,
                       once=once)  # fmt: skip
@@ -263,7 +261,7 @@ def _choose(
         first = make("split", gradient=False, label_gradient=False, **long)
         second = make("finish_split", **wanted, **long)
         return (Launch(first, (examples, parts)), Launch(second, (examples, parts))), parts
-    shape = _rows_shape(lanes, classes, most, clusters)
+    shape = _rows_shape(lanes, classes, largest, clusters)
     if shape is None:
         return (Launch(make("online", **wanted, **long), (examples, 1)),), 0
     width, elements = shape

@@ -106,7 +106,8 @@ def rows(task: Any) -> None:
         owner = lane == owner_of(label, span)
         if owner:
             z = load_logit(address + label * step)
-    if owner and live:
+    writes = owner and live
+    if (LABEL_GRADIENT or not GRADIENT) and writes:
         write_loss(task, example, outer, inner, loss_of(task, state, z))
     if not GRADIENT:
         return
@@ -139,3 +140,6 @@ def rows(task: Any) -> None:
     if not DENSE and owner and label >= 0:
         p = exp(z - state.top) * inverse
         store_logit(at + label * by, sparse_label_gradient(p, factor))
+    # At last, when the registers of the classes are free.
+    if not LABEL_GRADIENT and writes:
+        write_loss(task, example, outer, inner, loss_of(task, state, z))
