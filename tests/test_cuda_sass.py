@@ -23,6 +23,8 @@ if sass.why_not():
 QUICK = ("sm_90", "sm_120")
 REGISTERS = 128
 """Of a thread at most: a multiprocessor has 65536, enough for 512 threads or more."""
+POLYNOMIAL = 1.65
+"""How much more code float64 may have: its exponentials are polynomials, not one instruction."""
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
@@ -80,7 +82,8 @@ def test_kernels(choice, limit, arch):
     vectors = choice.elements * SIZES[choice.dtype] // 16
     assert found.vector_loads >= vectors * (1 if choice.labels == "sparse" else 2)
     assert found.vector_stores >= vectors
-    assert found.instructions <= limit * max(16, choice.elements)
+    more = POLYNOMIAL if choice.dtype == "float64" else 1
+    assert found.instructions <= limit * more * max(16, choice.elements)
 
 
 @pytest.mark.parametrize("arch", sass.ARCHITECTURES)

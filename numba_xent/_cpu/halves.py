@@ -101,6 +101,28 @@ def _is_half(stored: Any) -> Any:
     return lambda stored: answer
 
 
+def to_float(bits: Any, half: Any) -> Any:
+    """float32 from the bits of halves like `half`, one in each lane of an int32 register."""
+    raise NotImplementedError
+
+
+@for_types(to_float)
+def _to_float(bits: Any, half: Any) -> Any:
+    convert, _ = _conversions(dtype_of(half))
+    return lambda bits, half: convert(bits)
+
+
+def from_float(x: Any, half: Any) -> Any:
+    """The bits of the nearest halves like `half`, in an int32 register."""
+    raise NotImplementedError
+
+
+@for_types(from_float)
+def _from_float(x: Any, half: Any) -> Any:
+    _, convert = _conversions(dtype_of(half))
+    return lambda x, half: convert(x)
+
+
 def widened(x: Any) -> Any:
     """What was loaded as it is stored, in the dtype that is computed with."""
     raise NotImplementedError
@@ -108,11 +130,9 @@ def widened(x: Any) -> Any:
 
 @for_types(widened)
 def _widened(x: Any) -> Any:
-    half = dtype_of(x)
-    if not isinstance(half, Half):
+    if not isinstance(dtype_of(x), Half):
         return lambda x: x
-    to_float, _ = _conversions(half)
-    return lambda x: to_float(_bits_of(x))
+    return lambda x: to_float(_bits_of(x), x)
 
 
 def narrowed(x: Any, stored: Any) -> Any:
@@ -122,8 +142,6 @@ def narrowed(x: Any, stored: Any) -> Any:
 
 @for_types(narrowed)
 def _narrowed(x: Any, stored: Any) -> Any:
-    half = dtype_of(stored)
-    if not isinstance(half, Half):
+    if not isinstance(dtype_of(stored), Half):
         return lambda x, stored: x
-    _, from_float = _conversions(half)
-    return lambda x, stored: _from_bits(from_float(x), stored)
+    return lambda x, stored: _from_bits(from_float(x, stored), stored)

@@ -21,14 +21,8 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from .._math.half import (
-    bfloat16_to_float,
-    float16_to_float,
-    float_to_bfloat16,
-    float_to_float16,
-)
 from .compile import compile_callback, digest, inlined, jitable
-from .halves import has_conversions, native_from_float, native_to_float
+from .halves import from_float, to_float
 from .intrinsics import (
     bits_register,
     call_at,
@@ -46,6 +40,7 @@ from .intrinsics import (
     zeros,
 )
 from .transpose import read_block, write_block
+from .vector import HALVES
 
 # A typed zero for each dtype that is read as it is; halves are read as their bits.
 _STORED = {
@@ -130,8 +125,8 @@ def _read_numbers(tile: Any, stored: Any, buffer: Any, stride: int, zero: Any) -
 
 
 @jitable
-def _read_halves(tile: Any, to_float: Any, buffer: Any, stride: int, zero: Any) -> None:
-    """Copy a tile of halves, whose bits `to_float` understands, to registers like `zero`."""
+def _read_halves(tile: Any, half: Any, buffer: Any, stride: int, zero: Any) -> None:
+    """Copy a tile of halves like `half` to registers like `zero`."""
     address, lane, vector, lanes, vectors = tile
     whole = bits_register(zero)
     transposed = _is_transposed(tile, _U16, zero)
@@ -149,7 +144,7 @@ def _read_halves(tile: Any, to_float: Any, buffer: Any, stride: int, zero: Any) 
                     bit = load_as(address + v * vector + i * lane, _U16, _I32)
                     store(target + i * size_of(_I32), bit)
             bits = load(target, whole)
-        store(target, convert(to_float(bits), zero))
+        store(target, convert(to_float(bits, half), zero))
 
 
 @jitable
@@ -170,14 +165,14 @@ def _write_numbers(tile: Any, stored: Any, buffer: Any, stride: int, zero: Any) 
 
 
 @jitable
-def _write_halves(tile: Any, from_float: Any, buffer: Any, stride: int, zero: Any) -> None:
-    """Copy registers like `zero` to a tile of halves, whose bits `from_float` makes."""
+def _write_halves(tile: Any, half: Any, buffer: Any, stride: int, zero: Any) -> None:
+    """Copy registers like `zero` to a tile of halves like `half`."""
     address, lane, vector, lanes, vectors = tile
     whole = bits_register(zero)
     transposed = _is_transposed(tile, _U16, zero) and size_of(zero) == size_of(whole)
     for v in range(vectors):
         source = buffer + v * stride
-        bits = from_float(convert(load(source, zero), _F32))
+        bits = from_float(convert(load(source, zero), _F32), half)
         if lanes == lanes_of(zero) and lane == size_of(_U16):
             store_as(address + v * vector, bits, _U16)
         else:
@@ -201,9 +196,8 @@ def _pad(buffer: Any, lanes: int, vectors: int, stride: int, padding: float, zer
 
 def _make_reader(compute: str, dtype: str, source: str) -> Callable[..., None]:
     stored = _STORED[dtype]
-    is_float16 = dtype == "float16"
-    is_bfloat16 = dtype == "bfloat16"
-    is_native = has_conversions()  # a choice, not a function: closures are known by their values
+    are_halves = dtype in HALVES
+    half = dtype if are_halves else HALVES[0]  # what is not run must compile, too
 
     def read(
         address: int,
@@ -222,12 +216,8 @@ def _make_reader(compute: str, dtype: str, source: str) -> Callable[..., None]:
             used = max(0, min(lanes_of(zero), lanes - i))
             tile = (pointer(address) + i * lane, lane, vector, used, vectors)
             registers = pointer(buffer) + i * number
-            if is_float16 and is_native:
-                _read_halves(tile, native_to_float, registers, stride, zero)
-            elif is_float16:
-                _read_halves(tile, float16_to_float, registers, stride, zero)
-            elif is_bfloat16:
-                _read_halves(tile, bfloat16_to_float, registers, stride, zero)
+            if are_halves:
+                _read_halves(tile, zeros(half, 1), registers, stride, zero)
             else:
                 _read_numbers(tile, stored, registers, stride, zero)
             if used < lanes_of(zero) and padding == padding:
@@ -238,9 +228,8 @@ def _make_reader(compute: str, dtype: str, source: str) -> Callable[..., None]:
 
 def _make_writer(compute: str, dtype: str, source: str) -> Callable[..., None]:
     stored = _STORED[dtype]
-    is_float16 = dtype == "float16"
-    is_bfloat16 = dtype == "bfloat16"
-    is_native = has_conversions()
+    are_halves = dtype in HALVES
+    half = dtype if are_halves else HALVES[0]
 
     def write(
         address: int,
@@ -258,12 +247,8 @@ def _make_writer(compute: str, dtype: str, source: str) -> Callable[..., None]:
             used = min(lanes_of(zero), lanes - i)
             tile = (pointer(address) + i * lane, lane, vector, used, vectors)
             registers = pointer(buffer) + i * number
-            if is_float16 and is_native:
-                _write_halves(tile, native_from_float, registers, stride, zero)
-            elif is_float16:
-                _write_halves(tile, float_to_float16, registers, stride, zero)
-            elif is_bfloat16:
-                _write_halves(tile, float_to_bfloat16, registers, stride, zero)
+            if are_halves:
+                _write_halves(tile, zeros(half, 1), registers, stride, zero)
             else:
                 _write_numbers(tile, stored, registers, stride, zero)
 

@@ -24,10 +24,6 @@ from . import driver
 from .elementwise import CODES
 from .streams import LEGACY, as_handle, chosen, own_stream
 
-__all__ = [
-    "contiguous_strides", "empty", "new", "strides_like", "temporary", "view", "with_last_axis",
-]  # fmt: skip
-
 
 def _is_readable(dtype: np.dtype[Any]) -> bool:
     name = dtype_name(dtype)

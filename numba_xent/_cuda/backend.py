@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._arrays import is_float
-from .._device import DeviceArray
+from .._device import DeviceArray, contiguous_strides
 from . import arrays, driver, streams, totals, weights
 from .general import converted, multiply, sum_to_shape
 from .operands import (
@@ -99,7 +99,7 @@ class _Solution:
         places = outputs.places
         shape = () if self.reduced else problem.batch_shape
         dtype = self.logits.dtype
-        strides = arrays.contiguous_strides(shape, dtype.itemsize)
+        strides = contiguous_strides(shape, dtype.itemsize)
         loss, value = arrays.new(shape, strides, dtype, self.device, handle)
 
         labels, d_labels = self.labels, places.get("labels")
@@ -215,7 +215,7 @@ class _Solution:
         """Without classes every loss is 0."""
         shape = self.problem.batch_shape
         dtype = self.compute if raw else self.logits.dtype
-        strides = arrays.contiguous_strides(shape, dtype.itemsize)
+        strides = contiguous_strides(shape, dtype.itemsize)
         place = DeviceArray(None, losses, shape, strides, dtype, self.device, self.handle)
         multiply(place, None if raw else self.weights, scale=0.0, handle=self.handle)
 
@@ -230,7 +230,7 @@ class _Solution:
     ) -> None:
         weighting, shape = self.weighting, self.problem.batch_shape
         assert weighting is not None
-        strides = arrays.contiguous_strides(shape, self.compute.itemsize)
+        strides = contiguous_strides(shape, self.compute.itemsize)
         raw = DeviceArray(None, losses, shape, strides, self.compute, self.device, self.handle)
         sum_of = None
         if self.reduced:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .._arrays import dtype_name
-from .._device import DeviceArray
+from .._device import DeviceArray, contiguous_strides
 from .._layout import broadcast_strides
 from . import arrays, driver, elementwise, kernels
 from .elementwise import AXES, CODES, NO_OPERAND, Fold, Operand, Product
@@ -149,7 +149,7 @@ def sum_to_shape(terms: DeviceArray, shape: tuple[int, ...], handle: int) -> Dev
         full = full[:axis] + (1,) * (end - axis) + full[end:]
         terms.shape = full
     terms.shape = shape
-    terms.strides = arrays.contiguous_strides(shape, terms.dtype.itemsize)
+    terms.strides = contiguous_strides(shape, terms.dtype.itemsize)
     return terms
 
 

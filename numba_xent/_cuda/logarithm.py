@@ -29,7 +29,8 @@ _TWO = np.float32(2)
 def log_of_sum(count: Any, rest: Any, rest_low: Any) -> Any:
     """``log(count + rest)`` for ``count >= 1`` and ``rest >= 0`` that are float32 in float64.
 
-    What `rest` has lost is 0. Accurate also where ``count`` is 1 and `rest` is tiny: ``log(y + lost) = log(y) + lost / y``.
+    What `rest` has lost is 0. Accurate also where ``count`` is 1 and `rest` is tiny:
+    ``log(y + lost) = log(y) + lost / y``.
     """
     y, lost = two_sum(np.float32(count), np.float32(rest))
     one = constants(y).one

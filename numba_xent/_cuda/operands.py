@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._arrays import as_array, in_dtype, real_numbers
-from .._device import VIEWERS, DeviceArray, Layout, is_on_gpu
+from .._device import VIEWERS, DeviceArray, Layout, contiguous_strides, is_on_gpu
 from .._layout import has_internal_overlap
 from . import arrays, driver
 from .general import merged
@@ -248,7 +248,5 @@ def aside(array: DeviceArray, handle: int) -> DeviceArray:
     TooUnevenError
         If it could not be copied.
     """
-    merged(
-        array.shape, (array.strides, arrays.contiguous_strides(array.shape, array.dtype.itemsize))
-    )
+    merged(array.shape, (array.strides, contiguous_strides(array.shape, array.dtype.itemsize)))
     return arrays.temporary(array.shape, array.dtype, array.device, handle)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .._arrays import FLOAT_NAMES, compute_dtype, dtype_name, is_float
-from .._device import DeviceArray
+from .._device import DeviceArray, contiguous_strides
 from .._weighting import Reduction, Weighting
 from . import arrays, driver, streams, totals
 from .general import converted, multiply, sum_to_shape
@@ -85,7 +85,7 @@ def gradient(
     shape = weighting.weights.shape
     summed = sum_to_shape(terms, shape, handle)
     summed.shape = out.shape  # weights may have lost a last axis of length 1
-    summed.strides = arrays.contiguous_strides(out.shape, summed.dtype.itemsize)
+    summed.strides = contiguous_strides(out.shape, summed.dtype.itemsize)
     multiply(out, summed, handle=handle)
 
 
@@ -108,7 +108,7 @@ class _Given:
     def _raw(self) -> DeviceArray:
         """The losses in the compute dtype, contiguous."""
         losses = self.losses
-        strides = arrays.contiguous_strides(losses.shape, losses.dtype.itemsize)
+        strides = contiguous_strides(losses.shape, losses.dtype.itemsize)
         if losses.dtype == self.compute and losses.strides == strides:
             return losses
         return converted(losses, losses.shape, self.compute, self.handle)
@@ -162,7 +162,7 @@ class _Given:
         losses, weighting, handle = self.losses, self.weighting, self.handle
         number, shape = losses.device, () if reduced else losses.shape
         value = arrays.empty(
-            shape, arrays.contiguous_strides(shape, losses.dtype.itemsize), losses.dtype, number,
+            shape, contiguous_strides(shape, losses.dtype.itemsize), losses.dtype, number,
             handle,
         )  # fmt: skip
         raw = self._raw()
@@ -248,7 +248,7 @@ def total(losses: Sequence[Any]) -> Any:
             at = stack.address + i * stack.strides[0]
             place = DeviceArray(None, at, shape, stack.strides[1:], _WIDE, number, handle)
             multiply(place, array, scale=value, handle=handle)
-        strides = arrays.contiguous_strides(shape, dtype.itemsize)
+        strides = contiguous_strides(shape, dtype.itemsize)
         out = arrays.empty(shape, strides, dtype, number, handle)
         added = sum_to_shape(stack, (1, *shape), handle)
         added.shape, added.strides = shape, added.strides[1:]
