@@ -1,5 +1,7 @@
 """Environments that are short of something: the calls are right, and nothing is printed."""
 
+import contextlib
+import gc
 import os
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from processes import environment, python
 from test_cache import CALLS, FUNCTIONS, Warm, copy, outcome, run, warm
 
 from numba_xent._cpu import cache
+from numba_xent._cpu.undisturbed import undisturbed
 
 __all__ = ["warm"]
 
@@ -68,6 +71,27 @@ print(numba.config.DISABLE_JIT, numba.njit(f) is f)
     out = python(code, NUMBA_DISABLE_JIT="1", NUMBA_CACHE_DIR=str(tmp_path))
     assert out.split() == ["0.6931471824645996", "1", "True"]
     assert list(tmp_path.rglob("*.nbc"))
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("fails", [True, False])
+def test_garbage_is_collected_again(enabled: bool, fails: bool) -> None:
+    """No garbage is collected while something is compiled; then it is as the caller had it."""
+    seen = []
+
+    def work() -> None:
+        seen.append(gc.isenabled())
+        if fails:
+            raise ZeroDivisionError
+
+    try:
+        (gc.enable if enabled else gc.disable)()
+        with pytest.raises(ZeroDivisionError) if fails else contextlib.nullcontext():
+            undisturbed(work)
+        assert seen == [False]
+        assert gc.isenabled() is enabled
+    finally:
+        gc.enable()
 
 
 def test_bounds_are_checked_in_code_of_its_own() -> None:

@@ -113,40 +113,40 @@ def _label_of(p: Any, indices: Any, i: int) -> int:
 
 
 @inlined
-def _gather(
-    p: Any, x: Any, step: int, example: int, count: int, indices: Any, work: Workspace, zero: Any
-) -> Any:
-    """The number of each example's label, in the lanes; classes are `step` bytes apart."""
-    kind = first_lane(work.stored)
-    slot = slot_of(work, SLOT, zero)
-    store(slot, zero)
-    for i in range(count):
-        place = x + (_label_of(p, indices, i) * step + i * example)
-        store(slot + i * size_of(kind), load(place, kind))
-    return widened(load(slot, work.stored))
-
-
-@inlined
-def logits_at_labels(
+def leave_logits_at_labels(
     p: Any, o: int, u: int, count: int, indices: Any, panel: int, work: Workspace, zero: Any
-) -> Any:
-    """The logit of each example's label, as float64 in the lanes."""
+) -> None:
+    """Leave the logit of each example's label in the slot, for `logits_at_labels`.
+
+    A register cannot be loaded before the numbers that have just been stored have left the
+    processor's store buffer: there is something to be done between the two.
+    """
     x = start_of(p.logits, o, u)
     step = p.logits.classes
     example = p.logits.example
-    number = size_of(first_lane(zero))
-    if panel != 0:
-        return widen(_gather(p, pointer(panel), p.pitch, number, count, indices, work, zero))
-    if p.logits.plain != 0 or is_half(work.stored):
-        return widen(_gather(p, x, step, example, count, indices, work, zero))
+    kind = first_lane(work.stored)
     slot = slot_of(work, SLOT, zero)
-    other = slot_of(work, OTHER, zero)
     store(slot, zero)
-    for i in range(count):
-        place = x + (_label_of(p, indices, i) * step + i * example)
-        read_tile(p.logits, place, example, 1, 1, np.nan, other, zero)
-        store(slot + i * number, load(other, first_lane(zero)))
-    return widen(load(slot, zero))
+    if panel != 0:
+        x = pointer(panel)
+        step = p.pitch
+        example = size_of(kind)
+    if panel != 0 or p.logits.plain != 0 or is_half(work.stored):
+        for i in range(count):
+            place = x + (_label_of(p, indices, i) * step + i * example)
+            store(slot + i * size_of(kind), load(place, kind))
+    else:
+        other = slot_of(work, OTHER, zero)
+        for i in range(count):
+            place = x + (_label_of(p, indices, i) * step + i * example)
+            read_tile(p.logits, place, example, 1, 1, np.nan, other, zero)
+            store(slot + i * size_of(kind), load(other, kind))
+
+
+@inlined
+def logits_at_labels(work: Workspace, zero: Any) -> Any:
+    """The logit of each example's label, as float64 in the lanes."""
+    return widen(widened(load(slot_of(work, SLOT, zero), work.stored)))
 
 
 @inlined

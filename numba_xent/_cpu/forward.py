@@ -98,7 +98,7 @@ def _following(p: Any, o: int, u: int, c: int, last: int, count: int, zero: Any)
             next_o, next_u = o + 1, 0
         rows = min(p.group, p.inner - next_u * p.group)
     number = number_of_chunk(p, next_o, next_u, next_c)
-    chunk = chunk_of(p, next_c, 1, zero, True)
+    chunk = chunk_of(p, next_c, count, zero, True)
     # After a unit that is not full, not all rows of the next would be met.
     if number >= last or rows > count:
         return _Next(-1, place, 0, 0, 0)

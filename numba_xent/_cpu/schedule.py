@@ -38,6 +38,7 @@ from .compile import inlined
 from .examples import (
     SCALE,
     labels_of,
+    leave_logits_at_labels,
     logits_at_labels,
     loss_class_by_class,
     read_optional,
@@ -155,6 +156,10 @@ def _conclude(
 
     Returns what its gradients need: the row, their scale, and the gradient of the labels' classes.
     """
+    if dense is None:
+        labels = labels_of(p, o, u, count, work)
+        panel = logits_panel(work, rows)
+        leave_logits_at_labels(p, o, u, count, labels, panel, work, zero)
     row = finish(state)
     z = row.top
     if dense is not None:
@@ -164,9 +169,7 @@ def _conclude(
         if any_lane(lost):
             loss = where(lost, loss_class_by_class(p, o, u, count, row, work, zero), loss)
     else:
-        labels = labels_of(p, o, u, count, work)
-        panel = logits_panel(work, rows)
-        z = logits_at_labels(p, o, u, count, labels, panel, work, zero)
+        z = logits_at_labels(work, zero)
         loss = sparse_loss(z, row)
     weight = widen(zero)
     if gradient is not None or p.raw == 0:

@@ -15,6 +15,7 @@ _ATANH = tuple(np.float64(2.0 / (2 * i + 1)) for i in range(10, 0, -1))
 _LN2_HIGH = np.float64.fromhex("0x1.62e42fefa3800p-1")  # 42 bits: a multiple of k is exact
 _LN2_LOW = np.float64.fromhex("0x1.ef35793c76730p-45")
 _ROOT_HALF_BITS = np.float64(0.5**0.5).view(np.int64)
+_ONE_BITS = np.float64(1).view(np.int64)
 _EXPONENT_SHIFT = np.int64(52)
 
 
@@ -47,19 +48,25 @@ def log_of_sum(count: Any, rest: Any, rest_low: Any) -> Any:
     """``log(count + rest)`` in float64 for ``count >= 1`` and ``rest >= 0``.
 
     Accurate to about an ulp also where ``count`` is 1 and `rest` is tiny, when the sum itself
-    rounds to 1: ``log(y + lost) = log(y) + lost / y``.
+    rounds to 1: ``log(y + lost) = log(y) + lost / y``. With ``y = 2**k (1 + g)``, the quotient needs
+    few digits unless g is tiny, and ``1 / (1 + g)`` is about ``(1 - g) (1 + g**2)``.
     """
     y, lost = two_sum(count, rest)
     lost = lost + rest_low
     exponent = (bits(y) - _ROOT_HALF_BITS) >> _EXPONENT_SHIFT
     k = to_float(exponent)
-    g = from_bits(bits(y) - (exponent << _EXPONENT_SHIFT)) - 1.0
+    exponent = exponent << _EXPONENT_SHIFT
+    g = from_bits(bits(y) - exponent) - 1.0
     u = g / (g + 2.0)
     z = u * u
     series = fma(z, _ATANH[0], _ATANH[1])
     for coefficient in _ATANH[2:]:
         series = fma(series, z, coefficient)
-    half_square = 0.5 * g * g
+    square = g * g
+    half_square = 0.5 * square
+    inverse = 1.0 - g
+    inverse = fma(inverse, square, inverse)
+    lost = lost * from_bits(_ONE_BITS - exponent) * inverse
     # log(1 + g) = g - g**2/2 + u (g**2/2 + z series): the large terms are exact or nearly so.
-    tail = fma(u, half_square + z * series, fma(k, _LN2_LOW, lost / y))
+    tail = fma(u, half_square + z * series, fma(k, _LN2_LOW, lost))
     return fma(k, _LN2_HIGH, g - (half_square - tail))
