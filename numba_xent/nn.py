@@ -40,7 +40,7 @@ _INTEGER_LABELS = (
     "integer labels have no gradient; the labels of "
     "numba_xent.nn.softmax_cross_entropy_with_logits_v2 have one"
 )
-_SPARSE_LABEL_DTYPES = (np.dtype(np.int32), np.dtype(np.int64))
+_SPARSE_LABEL_DTYPES = frozenset(np.dtype(order + name) for order in "<>" for name in ("i4", "i8"))
 
 
 class _NotGiven(int):
@@ -116,7 +116,7 @@ def sparse_problem(labels: Array, logits: Array, names: tuple[str, str]) -> Prob
             f"{logits.shape}, got shape {labels.shape}"
         )
     require_float(logits, names[1])
-    if labels.dtype.newbyteorder("=") not in _SPARSE_LABEL_DTYPES:
+    if labels.dtype not in _SPARSE_LABEL_DTYPES:
         raise TypeError(f"{names[0]} must have dtype int32 or int64, got {labels.dtype}")
     if logits.shape[-1] == 0:
         raise ValueError(

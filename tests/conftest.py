@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -16,6 +17,11 @@ ALWAYS = {
 settings.register_profile("fixed", derandomize=True, max_examples=150, **ALWAYS)
 settings.register_profile("explore", derandomize=False, max_examples=400, **ALWAYS)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+# A shell starts what runs in the background with Ctrl-C ignored, and every process of a test would
+# inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:

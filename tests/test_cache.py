@@ -146,7 +146,7 @@ CHANGES = [
         "add_class(is_below(d), exponential * 2.0, sums)",
     ),
     ("_cpu/intrinsics.py", "(args[0], _INT32(0))", "(args[0], _INT32(1))"),
-    ("_cpu/examples.py", "return widen(load(slot, zero))", "return widen(load(slot, zero)) * 2.0"),
+    ("_cpu/examples.py", "return widen(widened(", "return 2.0 * widen(widened("),
     (
         "_cpu/forward.py",
         "return after, to_state(tops, sums, size)",

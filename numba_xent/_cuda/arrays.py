@@ -174,7 +174,7 @@ def new(
     address = buffer.handle
     array = DeviceNDArray.__new__(DeviceNDArray)
     # As `copy.copy` does it: making one takes Numba longer than the launch of a kernel.
-    vars(array).update(like)
+    array.__dict__ = like.copy()
     array.gpu_data = MemoryPointer(
         driver.numba_context(number), CUdeviceptr(address), buffer.size, owner=buffer
     )
