@@ -195,13 +195,12 @@ def make_plan(
     strides: list[tuple[int, ...]] = []
     class_strides: list[int] = []
     present = [(name, meta) for name, meta in zip(OPERANDS, metas, strict=True) if meta]
+    with_classes = {"logits", "d_logits", "d_labels"} | ({"labels"} if not sparse else set())
     for name, meta in present:
-        with_classes = name in ("logits", "d_logits", "d_labels") or (
-            name == "labels" and not sparse
-        )
-        full = broadcast_strides(logits.shape if with_classes else batch, meta.shape, meta.strides)
-        class_strides.append(full[axis] if with_classes else 0)
-        strides.append(full[:axis] + full[axis + 1 :] if with_classes else full)
+        along = name in with_classes
+        full = broadcast_strides(logits.shape if along else batch, meta.shape, meta.strides)
+        class_strides.append(full[axis] if along else 0)
+        strides.append(full[:axis] + full[axis + 1 :] if along else full)
     sizes = [SIZES[meta.dtype] * math.prod(meta.shape) for _, meta in present]
     layout = two_axes(batch, strides, sizes)
     found: dict[str, Tensor] = {}
@@ -212,16 +211,11 @@ def make_plan(
         assert cut is not None
         found[name] = Tensor(0, *cut, step)
     examples = layout.outer * layout.inner
-    held = {
-        name: (meta, found[name])
-        for name, meta in present
-        if name in ("logits", "d_logits", "d_labels") or (name == "labels" and not sparse)
-    }
+    held = {name: (meta, found[name]) for name, meta in present if name in with_classes}
     launches, parts = _choose(
-        held, "sparse" if sparse else labels.dtype, classes, layout.outer * layout.inner,
+        held, "sparse" if sparse else labels.dtype, classes, examples,
         layout.inner, processors, clusters, smooth and not sparse,
     )  # fmt: skip
-    examples = layout.outer * layout.inner
     if any(launch.grid[0] > _MAX_BLOCKS for launch in launches):
         raise ValueError(f"logits have {examples} examples, more than one launch can compute")
     size = 8 if logits.dtype == "float64" else 4
