@@ -318,11 +318,11 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
             lanes,
             vectors,
             CHUNK,
-            group if rows else 1,
-            pieces == 1,
-            gradient,
-            classes * pitch,
-            dense,
+            copies=group if rows else 1,
+            keep=pieces == 1,
+            gradient=gradient,
+            panel=classes * pitch,
+            dense=dense,
         ),
     )
     kernels = (
