@@ -1,6 +1,7 @@
 """The benchmark's charts: how close to the speed of memory, and how far from other libraries.
 
-What is drawn into axes is here; the site arranges the same in its own figures.
+What is drawn into axes of matplotlib is here; the site arranges the same in its own figures.
+Fractions are drawn of what was measured against the probe, times of the section peers.
 """
 
 from __future__ import annotations
@@ -119,15 +120,7 @@ def _finish(axes: Any, columns: int) -> None:
 
 
 def draw_fractions(axes: Any, measurements: Sequence[Measurement]) -> None:
-    """Bars: the fraction of the speed of memory, by problem.
-
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-        Where to draw.
-    measurements : sequence of Measurement
-        All of them against the probe.
-    """
+    """Bars: the fraction of the speed of memory, by problem."""
     cases = list(dict.fromkeys(m.task.case for m in measurements))
     height = 0.8 / len(PIVOT)
     for i, key in enumerate(PIVOT):
@@ -151,15 +144,7 @@ def _name(case: Case) -> str:
 
 
 def draw_few(axes: Any, measurements: Sequence[Measurement]) -> None:
-    """Lines: the fraction of the speed of memory, by the number of classes.
-
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-        Where to draw.
-    measurements : sequence of Measurement
-        All of them against the probe.
-    """
+    """Lines: the fraction of the speed of memory, by the number of classes."""
     for key, style in zip(PIVOT, ("-", "-", "--", "--"), strict=True):
         chosen = [m for m in measurements if (m.task.labels, m.task.of) == key]
         axes.plot(
@@ -179,14 +164,7 @@ def draw_few(axes: Any, measurements: Sequence[Measurement]) -> None:
 def draw_peers(axes: Any, measurements: Sequence[Measurement], name: Callable[[Task], str]) -> None:
     """Dots: how long other libraries take, in units of our own time.
 
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-        Where to draw.
-    measurements : sequence of Measurement
-        Of the section peers.
-    name : callable
-        Names the row of a task.
+    ``name`` gives the row of a task.
     """
     rows = list(dict.fromkeys(name(m.task) for m in measurements))
     measured = dict.fromkeys(peer for m in measurements for peer in m.speed)
