@@ -25,7 +25,16 @@ REGISTERS = 128
 """Of a thread at most: a multiprocessor has 65536, enough for 512 threads or more."""
 POLYNOMIAL = 1.65
 """How much more code float64 may have: its exponentials are polynomials, not one instruction."""
+MORE = 1.4
+"""How much more code there may be for smoothed labels, and for gradients by labels."""
 DTYPES = ("float32", "bfloat16", "float16", "float64")
+KINDS = (
+    ("sparse", False, False),
+    ("dense", False, False),
+    ("dense", True, False),
+    ("dense", False, True),
+)
+"""Labels, whether they are smoothed, and whether there is a gradient by them."""
 
 
 def choices(arch):
@@ -36,32 +45,46 @@ def choices(arch):
     clusters = arch in sass.WITH_CLUSTERS
     for dtype in DTYPES:
         lanes = 16 // SIZES[dtype]
-        for labels in ("sparse", dtype):
-            most = most_elements(dtype, labels, False, clusters)
-            tile = max(lanes, min(most, 16))
+        for kind, smooth, label_gradient in KINDS:
+            labels = "sparse" if kind == "sparse" else dtype
+            most = functools.partial(
+                most_elements,
+                dtype=dtype,
+                labels=labels,
+                label_gradient=label_gradient,
+                smooth=smooth,
+                clusters=clusters,
+            )
             make = functools.partial(
                 Choice,
                 dtype=dtype,
                 labels=labels,
                 gradient=True,
-                label_gradient=False,
+                label_gradient=label_gradient,
                 vectors=True,
+                smooth=smooth,
             )
-            yield make("rows", width=32, threads=128, elements=most), 150
-            yield make("rows", width=512, threads=512, elements=most), 150
+            rows = most("rows")
+            yield make("rows", width=32, threads=128, elements=rows), 150
+            yield make("rows", width=512, threads=512, elements=rows), 150
             if clusters:
-                yield make("rows", width=4096, threads=512, elements=most), 170
+                yield make("rows", width=4096, threads=512, elements=rows), 170
+            tile = max(lanes, min(most("online"), 16))
             yield make("online", width=512, threads=512, elements=tile, once=False), 250
             yield make("finish_split", width=512, threads=512, elements=tile, once=False), 250
+            tile = max(lanes, min(most("columns"), 16))
             yield make("columns", width=16, threads=128, elements=tile), 250
             # More classes than are held: as the planner has it.
-            width, elements, once = _columns_shape(lanes, 10**6, most, labels != "sparse")
+            width, elements, once = _columns_shape(
+                lanes, 10**6, most("columns"), labels != "sparse"
+            )
             yield make("columns", width=width, threads=8 * width, elements=elements, once=once), 250
 
 
 def marks(choice, arch):
     """What runs always; the rest takes minutes."""
-    quick = choice.dtype == "float32" and choice.once and arch in QUICK
+    more = choice.smooth or choice.label_gradient
+    quick = choice.dtype == "float32" and choice.once and arch in QUICK and not more
     return [pytest.mark.slow] * (not quick)
 
 
@@ -83,6 +106,8 @@ def test_kernels(choice, limit, arch):
     assert found.vector_loads >= vectors * (1 if choice.labels == "sparse" else 2)
     assert found.vector_stores >= vectors
     more = POLYNOMIAL if choice.dtype == "float64" else 1
+    if choice.smooth or choice.label_gradient:
+        more *= MORE
     assert found.instructions <= limit * more * max(16, choice.elements)
 
 

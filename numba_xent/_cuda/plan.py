@@ -101,17 +101,24 @@ OPERANDS = ("logits", "labels", "d_logits", "d_labels", "weights", "upstream")
 """Operands of a problem in the order of :class:`.task.Task`."""
 
 
-def most_elements(dtype: str, labels: str, label_gradient: bool, clusters: bool) -> int:
-    """How many logits a thread holds at most, so that nothing spills.
+def most_elements(
+    family: str, dtype: str, labels: str, label_gradient: bool, smooth: bool, clusters: bool
+) -> int:
+    """How many logits a thread of a family of kernels holds at most, so that nothing spills.
 
     The assembler for GPUs without clusters needs more registers for the same kernel.
     """
     dense = labels != "sparse" or label_gradient
+    more = label_gradient or smooth
     if dtype == "float64":
-        return 4 if dense and not clusters else 8
-    if dense:
-        return 16
-    return 32 if clusters else 24
+        if clusters:
+            return 4 if more else 8
+        return 2 if label_gradient else 4 if dense else 8
+    if not dense:
+        return 32 if clusters else 24
+    if (family == "online" and smooth) or (family == "columns" and more and not clusters):
+        return 8
+    return 16
 
 
 def _rows_shape(lanes: int, classes: int, largest: int, clusters: bool) -> tuple[int, int] | None:
@@ -234,21 +241,25 @@ def _choose(
     dtype = held["logits"][0].dtype
     label_gradient = "d_labels" in held
     gradient = label_gradient or "d_logits" in held
-    largest = most_elements(dtype, labels, label_gradient, clusters)
+    most = functools.partial(
+        most_elements, dtype=dtype, labels=labels, label_gradient=label_gradient, smooth=smooth,
+        clusters=clusters,
+    )  # fmt: skip
     rows = held["logits"][1].classes == SIZES[dtype] or classes == 1
     vectors = _in_vectors(rows, held, inner)
     lanes = 16 // SIZES[dtype] if vectors else 1
     make = functools.partial(Choice, dtype=dtype, labels=labels, vectors=vectors, smooth=smooth)
     wanted: dict[str, Any] = {"gradient": gradient, "label_gradient": label_gradient}
     if not rows:
-        width, elements, once = _columns_shape(lanes, classes, largest, labels != "sparse")
+        width, elements, once = _columns_shape(lanes, classes, most("columns"), labels != "sparse")
         threads = max(128, 8 * width)
         choice = make("columns", **wanted, width=width, threads=threads, elements=elements,
                       once=once)  # fmt: skip
         blocks = -(-examples // (threads // width * lanes))
         return (Launch(choice, (blocks, 1)),), 0
-    long: dict[str, Any] = {"width": _BLOCK, "threads": _BLOCK, "elements": max(lanes, min(largest, 16)),
-            "once": False}  # fmt: skip
+    elements = max(lanes, min(most("online"), 16))
+    long: dict[str, Any] = {"width": _BLOCK, "threads": _BLOCK, "elements": elements, "once": False}
+    largest = most("rows")
     one_block = _BLOCK * largest
     parts = min(MAX_PARTS, 2 * processors // max(examples, 1))
     if classes > one_block and parts > 1 and examples * _CLUSTERS[-1] < processors:
