@@ -81,10 +81,15 @@ def choices(arch):
             yield make("columns", width=width, threads=8 * width, elements=elements, once=once), 250
 
 
+def does_more(choice):
+    """Whether labels are smoothed, or have a gradient."""
+    return choice.smooth or choice.label_gradient
+
+
 def marks(choice, arch):
     """What runs always; the rest takes minutes."""
-    more = choice.smooth or choice.label_gradient
-    quick = choice.dtype == "float32" and choice.once and arch in QUICK and not more
+    plain = choice.dtype == "float32" and choice.once and not does_more(choice)
+    quick = plain and arch in QUICK
     return [pytest.mark.slow] * (not quick)
 
 
@@ -105,9 +110,7 @@ def test_kernels(choice, limit, arch):
     vectors = choice.elements * SIZES[choice.dtype] // 16
     assert found.vector_loads >= vectors * (1 if choice.labels == "sparse" else 2)
     assert found.vector_stores >= vectors
-    more = POLYNOMIAL if choice.dtype == "float64" else 1
-    if choice.smooth or choice.label_gradient:
-        more *= MORE
+    more = (POLYNOMIAL if choice.dtype == "float64" else 1) * (MORE if does_more(choice) else 1)
     assert found.instructions <= limit * more * max(16, choice.elements)
 
 
