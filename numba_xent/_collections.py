@@ -105,6 +105,11 @@ def collecting() -> Iterator[None]:
         _current.set(outer)
 
 
+def is_collecting() -> bool:
+    """Whether losses are collected."""
+    return _current.get() is not None
+
+
 def check_names(scope: Any, loss_collection: Any) -> None:
     """Refuse, while losses are collected, a scope or collection that none can be filed under.
 
@@ -115,7 +120,7 @@ def check_names(scope: Any, loss_collection: Any) -> None:
     ValueError
         If the scope is not a valid name.
     """
-    if _current.get() is None:
+    if not is_collecting():
         return
     if scope is not None and not is_a(scope, str):
         raise TypeError(f"scope must be a string, got {shown(scope)}")

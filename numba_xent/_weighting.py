@@ -7,7 +7,7 @@ are formed in float64, whatever the compute dtype.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -92,6 +92,7 @@ class Reduction:
 
 
 _KEYS = Reduction.all()
+_KNOWN = frozenset(_KEYS)
 
 
 def canonical_key(key: object) -> str:
@@ -102,6 +103,8 @@ def canonical_key(key: object) -> str:
     ValueError
         If there is none.
     """
+    if type(key) is str and key in _KNOWN:
+        return key
     try:
         for known in _KEYS:
             if key == known:
@@ -128,16 +131,21 @@ class Weighting:
         A key of :class:`Reduction`.
     divisor
         What the sum is divided by, NaN where weights on a GPU decide it; None to return each loss.
+    number
+        The weight, if there is one for all losses and the host knows it.
     """
 
     weights: Array
     given: Array
     shape: tuple[int, ...]
     reduction: str
-    divisor: float | None = None
+    divisor: float | None = field(init=False)
+    number: float | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.divisor = self._divisor()
+        one = self.weights.ndim == 0 and not isinstance(self.weights, DeviceArray)
+        self.number = float(self.weights) if one else None
 
     def _divisor(self) -> float | None:
         size = math.prod(self.shape)

@@ -7,6 +7,8 @@ class axis is the last.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +36,7 @@ from ._collections import (
     get_regularization_loss,
     get_regularization_losses,
     get_total_loss,
+    is_collecting,
 )
 from ._device import DeviceArray
 from ._dispatch import cuda_backend
@@ -80,29 +83,48 @@ def _as_weights(value: Any, compute: str) -> tuple[Array, Array]:
 
 
 def _weighting(
-    given: Array, weights: Array, shape: tuple[int, ...], compute: str, reduction: str
+    weights: Any,
+    shape: tuple[int, ...],
+    compute: str,
+    reduction: str,
+    labels: Array | None = None,
 ) -> Weighting:
     """Check weights against the shape of the losses, then convert them to the compute dtype.
 
-    They have rank 0, or the rank of the losses and in each axis their length or 1.
+    They have rank 0, or the rank of the losses and in each axis their length or 1; those of
+    `labels` may have a last axis of length 1 more.
     """
-    if weights.ndim != 0:
+    if type(weights) is float:
+        return _weighting_by_number(weights, math.copysign(1, weights), shape, compute, reduction)
+    given, factors = _as_weights(weights, compute)
+    if labels is not None:
+        factors = _squeeze_weights(factors, labels)
+    if factors.ndim != 0:
         advice = (
-            f"weights.shape={weights.shape}, losses.shape={shape}; they must be a scalar, or have "
+            f"weights.shape={factors.shape}, losses.shape={shape}; they must be a scalar, or have "
             f"rank {len(shape)} and in each axis the length of the losses or 1"
         )
-        if weights.ndim != len(shape):
+        if factors.ndim != len(shape):
             raise ValueError(
                 f"weights can not be broadcast to values. values.rank={len(shape)}. "
-                f"weights.rank={weights.ndim}. {advice}"
+                f"weights.rank={factors.ndim}. {advice}"
             )
-        for i, (own, n) in enumerate(zip(weights.shape, shape, strict=True)):
+        for i, (own, n) in enumerate(zip(factors.shape, shape, strict=True)):
             if own not in (1, n):
                 raise ValueError(
                     f"weights can not be broadcast to values. Mismatch at dim {i}. {advice}"
                 )
-    on_gpu = isinstance(weights, DeviceArray)
-    return Weighting(weights if on_gpu else in_dtype(weights, compute), given, shape, reduction)
+    on_gpu = isinstance(factors, DeviceArray)
+    return Weighting(factors if on_gpu else in_dtype(factors, compute), given, shape, reduction)
+
+
+@functools.lru_cache(256)
+def _weighting_by_number(
+    weight: float, sign: float, shape: tuple[int, ...], compute: str, reduction: str
+) -> Weighting:
+    """The same for a number, as almost always; -0.0 and 0.0 are equal but for their sign."""
+    given, weights = _as_weights(weight, compute)
+    return Weighting(in_dtype(weights, compute), given, shape, reduction)
 
 
 # ---- calls ----------------------------------------------------------------------------------
@@ -136,6 +158,15 @@ class _Collected:
     def _collect(self, value: Any) -> None:
         last = _LAST_NAME.get(self.reduction, "value")
         collect(value, self.scope, self.default_scope, last, self.loss_collection)
+
+
+def _collected(
+    call: Call, scope: str | None, default_scope: str, reduction: str, loss_collection: Any
+) -> Call:
+    """The call, whose value is added to a collection if losses are collected."""
+    if not is_collecting():
+        return call
+    return _Collected(call, scope, default_scope, reduction, loss_collection)
 
 
 def _with_last_axis(array: Array) -> Array:
@@ -267,9 +298,10 @@ class _WeightedLossOnGPU:
 # ---- public functions -----------------------------------------------------------------------
 
 
-def _require(value: Any, name: str) -> None:
-    if value is None:
-        raise ValueError(f"{name} must not be None.")
+def _missing(**given: Any) -> ValueError:
+    """What to say of the first argument that is None."""
+    name = next(name for name, value in given.items() if value is None)
+    return ValueError(f"{name} must not be None.")
 
 
 @entry_point(
@@ -338,8 +370,8 @@ def softmax_cross_entropy(
     array([0.40760598, 0.        ], dtype=float32)
     """
     check_names(scope, loss_collection)
-    _require(onehot_labels, "onehot_labels")
-    _require(logits, "logits")
+    if onehot_labels is None or logits is None:
+        raise _missing(onehot_labels=onehot_labels, logits=logits)
     label_array = as_array(onehot_labels, "onehot_labels")
     logit_array = as_array(logits, "logits")
     if label_array.shape != logit_array.shape:
@@ -353,9 +385,8 @@ def softmax_cross_entropy(
     )
     problem.smoothing = smoothing
     key = canonical_key(reduction)
-    given, factors = _as_weights(weights, problem.compute)
-    problem.weighting = _weighting(given, factors, problem.batch_shape, problem.compute, key)
-    return _Collected(problem, scope, "softmax_cross_entropy_loss", key, loss_collection)
+    problem.weighting = _weighting(weights, problem.batch_shape, problem.compute, key)
+    return _collected(problem, scope, "softmax_cross_entropy_loss", key, loss_collection)
 
 
 def _as_smoothing(value: Any) -> float:
@@ -441,20 +472,19 @@ def sparse_softmax_cross_entropy(
     0.20839...
     """
     check_names(scope, loss_collection)
-    _require(labels, "labels")
-    _require(logits, "logits")
+    if labels is None or logits is None:
+        raise _missing(labels=labels, logits=logits)
     label_array = as_array(labels, "labels")
     logit_array = as_array(logits, "logits")
-    given_rank = logit_array.ndim
-    label_array, logit_array = _squeeze(label_array, logit_array)
+    rank = logit_array.ndim
+    if rank - label_array.ndim != 1:
+        label_array, logit_array = _squeeze(label_array, logit_array)
     problem = sparse_problem(label_array, logit_array, ("labels", "logits"))
     key = canonical_key(reduction)
-    given, factors = _as_weights(weights, problem.compute)
-    factors = _squeeze_weights(factors, label_array)
-    problem.weighting = _weighting(given, factors, problem.batch_shape, problem.compute, key)
-    squeezed = logit_array.ndim < given_rank
+    problem.weighting = _weighting(weights, problem.batch_shape, problem.compute, key, label_array)
+    squeezed = logit_array.ndim < rank
     call: Call = _WithoutLastAxis(problem) if squeezed else problem
-    return _Collected(call, scope, "sparse_softmax_cross_entropy_loss", key, loss_collection)
+    return _collected(call, scope, "sparse_softmax_cross_entropy_loss", key, loss_collection)
 
 
 def _squeeze(labels: Array, logits: Array) -> tuple[Array, Array]:
@@ -531,8 +561,7 @@ def compute_weighted_loss(
     _as_weights(weights, "float64")
     array = real_numbers(as_array(losses, "losses"), "losses")
     compute = compute_dtype(array.dtype)
-    given, factors = _as_weights(weights, compute)
-    weighting = _weighting(given, factors, array.shape, compute, key)
+    weighting = _weighting(weights, array.shape, compute, key)
     on_gpu = isinstance(array, DeviceArray) or isinstance(weighting.weights, DeviceArray)
     call = (_WeightedLossOnGPU if on_gpu else _WeightedLoss)(array, weighting)
-    return _Collected(call, scope, "weighted_loss", key, loss_collection)
+    return _collected(call, scope, "weighted_loss", key, loss_collection)

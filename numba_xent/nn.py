@@ -102,27 +102,26 @@ def sparse_problem(labels: Array, logits: Array, names: tuple[str, str]) -> Prob
     names
         What the caller calls them.
     """
-    rank = logits.ndim
-    if rank == 0:
+    shape = logits.shape
+    if not shape:
         raise ValueError(f"{names[1]} cannot be a scalar, got shape ()")
-    if labels.ndim != rank - 1:
+    if labels.shape != shape[:-1]:
+        rank = len(shape) - 1
+        if labels.ndim != rank:
+            raise ValueError(
+                f"{names[0]} must have rank {rank}, one less than {names[1]} of shape "
+                f"{shape}, got shape {labels.shape}"
+            )
         raise ValueError(
-            f"{names[0]} must have rank {rank - 1}, one less than {names[1]} of shape "
-            f"{logits.shape}, got shape {labels.shape}"
-        )
-    if labels.shape != logits.shape[:-1]:
-        raise ValueError(
-            f"{names[0]} must have shape {logits.shape[:-1]}, for {names[1]} of shape "
-            f"{logits.shape}, got shape {labels.shape}"
+            f"{names[0]} must have shape {shape[:-1]}, for {names[1]} of shape "
+            f"{shape}, got shape {labels.shape}"
         )
     require_float(logits, names[1])
     if labels.dtype not in _SPARSE_LABEL_DTYPES:
         raise TypeError(f"{names[0]} must have dtype int32 or int64, got {labels.dtype}")
-    if logits.shape[-1] == 0:
-        raise ValueError(
-            f"{names[1]}: Must have at least one class, but got logits shape {logits.shape}"
-        )
-    return Problem(native(logits), native(labels), True, rank - 1, label_gradient=False)
+    if shape[-1] == 0:
+        raise ValueError(f"{names[1]}: Must have at least one class, but got logits shape {shape}")
+    return Problem(native(logits), native(labels), True, len(shape) - 1, label_gradient=False)
 
 
 def _check_sentinel(sentinel: Any, function: str) -> None:

@@ -116,6 +116,20 @@ def test_values(row: tuple[Any, ...]) -> None:
             np.testing.assert_allclose(got, np.asarray(value), rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("first", [0.0, -0.0])
+def test_equal_numbers_are_told_apart(first: float) -> None:
+    """Zeros by their sign, and integers, which have no gradient, from floats."""
+    for weight in (first, -first, 0, 0.0, -0.0):
+        each = WEIGHTED(X, weight, reduction=NONE)
+        assert np.array_equal(np.signbit(each), np.full(3, np.signbit(weight)))
+    by_weights = xent.value_and_grad(WEIGHTED, "weights")
+    for weight in (1.0, 1, 1.0, np.float32(1)):
+        assert (by_weights(X, weight)[1] is None) == isinstance(weight, int)
+    assert np.float64(1) == by_weights(np.zeros(2) + 1, 1.0)[0]
+    assert by_weights(X.astype(np.float64), 1.0)[1].dtype == np.float64
+    assert by_weights(X, 1.0)[1].dtype == np.float32
+
+
 def test_denormal_weights_are_present() -> None:
     """They are not 0, so they count."""
     got = WEIGHTED([1.3132616, 1.3132616], np.array([1e-40, 1], np.float32))
