@@ -217,6 +217,35 @@ def test_given_losses(driver):
     """)
 
 
+def test_one_block_and_several(driver):
+    """Sums that one block forms, alone or the first to a second kernel: the same in either case."""
+    driver("""
+    f = xent.value_and_grad(WEIGHTED, ("losses", "weights"))
+    g = xent.value_and_grad(SPARSE_LOSS, ("logits", "weights"))
+    for n in (200, 4096, 4097, 9000):
+        many, up = rng.random(n).astype(np.float32), np.float32(1.5)
+        factors = rng.integers(0, 3, n).astype(np.float32)
+        z, at = rng.normal(size=(n, 2)).astype(np.float32), rng.integers(0, 2, n)
+        for reduction in ("weighted_mean", "weighted_sum_by_nonzero_weights", "weighted_sum"):
+            for given in (factors, np.float32(0.5)):
+                session.launches.clear()
+                kw = dict(reduction=reduction, upstream=up)
+                on_gpu = dict(reduction=reduction, upstream=dev(up))
+                got, want = f(dev(many), dev(given), **on_gpu), f(many, given, **kw)
+                close([got[0], *got[1]], [np.asarray(a) for a in (want[0], *want[1])], rtol=1e-5)
+                if n < 9000:
+                    got, want = g(dev(at), dev(z), dev(given), **on_gpu), g(at, z, given, **kw)
+                    close([got[0], *got[1]], [np.asarray(a) for a in (want[0], *want[1])], rtol=1e-5)
+                names = {k["name"] for k in session.launches}
+                assert "partial_sums_float32" in names
+                del session.launches[:]
+                WEIGHTED(dev(many), dev(given), reduction=reduction)
+                names = [k["name"] for k in session.launches if "sum" in k["name"]]
+                want = ["partial_sums_float32", "total_sum_float32"]
+                assert names == want[:1 if n <= 4096 else 2], names
+    """)
+
+
 def test_broadcast_labels(driver):
     """The gradient by labels that are broadcast is a sum."""
     driver("""
@@ -368,7 +397,7 @@ def test_streams(driver):
         with xent.cuda.stream(stream):
             SPARSE_LOSS(c, x, w)
             V2(y, x)
-        assert [k["stream"] for k in session.launches] == [4096] * 4, session.launches
+        assert [k["stream"] for k in session.launches] == [4096] * 3, session.launches
     session.launches.clear()
     SPARSE(labels=c, logits=foreign.Interface(logits, stream=8192))
     assert session.launches[0]["stream"] == 8192

@@ -24,13 +24,15 @@ from . import driver
 from .elementwise import CODES
 from .streams import LEGACY, as_handle, chosen, own_stream
 
+ALIGNMENT = 256
+"""Of memory that is cut into pieces, as the driver aligns memory."""
+
 
 def _is_readable(dtype: np.dtype[Any]) -> bool:
     name = dtype_name(dtype)
     return dtype.isnative and (name in CODES or name in ("complex64", "complex128"))
 
 
-@functools.lru_cache(4096)
 def _alignment(layout: Layout) -> int:
     """What addresses must be multiples of; 0 if kernels cannot read such an array at all."""
     alignment = layout.dtype.alignment
@@ -38,6 +40,15 @@ def _alignment(layout: Layout) -> int:
         s % alignment == 0 for n, s in zip(layout.shape, layout.strides, strict=True) if n > 1
     )
     return alignment if even and _is_readable(layout.dtype) else 0
+
+
+@functools.lru_cache(4096)
+def _known(
+    shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any]
+) -> tuple[Layout, int]:
+    """The layout of arrays, and what their addresses must be multiples of."""
+    layout = layout_of(shape, strides, dtype)
+    return layout, _alignment(layout)
 
 
 def _refused(found: DeviceArray, name: str) -> Exception:
@@ -48,8 +59,8 @@ def _refused(found: DeviceArray, name: str) -> Exception:
 
 
 def _of_numba(array: Any, name: str) -> DeviceArray:
-    stream, layout = array.stream, layout_of(array.shape, array.strides, array.dtype)
-    address, alignment = array.device_ctypes_pointer.value or 0, _alignment(layout)
+    layout, alignment = _known(array.shape, array.strides, array.dtype)
+    stream, address = array.stream, array.device_ctypes_pointer.value or 0
     found = DeviceArray(
         array,
         address,
@@ -140,6 +151,11 @@ def strides_like(
     return tuple(found)
 
 
+def aligned(size: int) -> int:
+    """The next multiple of ``ALIGNMENT``."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
 def temporary(
     shape: tuple[int, ...], dtype: np.dtype[Any], number: int, handle: int
 ) -> DeviceArray:
@@ -155,29 +171,46 @@ def _external_stream(handle: int) -> Any:
     return 0 if handle == LEGACY else cuda.external_stream(handle)
 
 
+def _fields(instance: Any, *others: str) -> dict[str, Any]:
+    return {name: value for name, value in vars(instance).items() if name not in others}
+
+
 @functools.lru_cache(4096)
 def _likeness(
-    shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any], handle: int
-) -> dict[str, Any]:
-    """What Numba arrays that differ in their memory alone have in common, their sizes included."""
-    nothing = MemoryPointer(None, CUdeviceptr(0), 0)
-    like = vars(DeviceNDArray(shape, strides, dtype, _external_stream(handle), nothing))
-    return {name: value for name, value in like.items() if name != "gpu_data"}
+    shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any], number: int, handle: int
+) -> tuple[dict[str, Any], dict[str, Any], int]:
+    """What Numba arrays that differ in their place alone have in common, and their size.
+
+    That is, their own fields, and those of the pointer to their memory.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    pointer = MemoryPointer(driver.numba_context(number), CUdeviceptr(0), size)
+    array = DeviceNDArray(shape, strides, dtype, _external_stream(handle), pointer)
+    return _fields(array, "gpu_data"), _fields(pointer, "device_pointer", "handle", "_owner"), size
 
 
 def new(
-    shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any], number: int, handle: int
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    dtype: np.dtype[Any],
+    number: int,
+    handle: int,
+    more: int = 0,
 ) -> tuple[Any, int]:
-    """A new Numba device array without gaps, in memory of a stream's pool, and its address."""
-    like = _likeness(shape, strides, dtype, handle)
-    buffer = driver.allocate(like["alloc_size"], number, handle)
+    """A new Numba device array without gaps, in memory of a stream's pool, and its address.
+
+    With `more` bytes behind it, from the next multiple of ``ALIGNMENT`` on.
+    """
+    fields, fields_of_pointer, size = _likeness(shape, strides, dtype, number, handle)
+    buffer = driver.allocate(aligned(size) + more if more else size, number, handle)
     address = buffer.handle
+    # As `copy.copy` does it: making them takes Numba longer than the launch of a kernel.
     array = DeviceNDArray.__new__(DeviceNDArray)
-    # As `copy.copy` does it: making one takes Numba longer than the launch of a kernel.
-    array.__dict__ = like.copy()
-    array.gpu_data = MemoryPointer(
-        driver.numba_context(number), CUdeviceptr(address), buffer.size, owner=buffer
-    )
+    array.__dict__ = fields.copy()
+    array.gpu_data = pointer = MemoryPointer.__new__(MemoryPointer)
+    pointer.__dict__ = fields_of_pointer.copy()
+    pointer.device_pointer = pointer.handle = CUdeviceptr(address)
+    pointer._owner = buffer
     return array, address
 
 

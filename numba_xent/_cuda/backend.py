@@ -19,7 +19,6 @@ from . import arrays, driver, streams, totals, weights
 from .general import converted, multiply, sum_to_shape
 from .operands import (
     Outputs,
-    as_factor,
     aside,
     check_devices,
     check_out,
@@ -29,7 +28,7 @@ from .operands import (
 )
 from .plan import NO_TENSOR, OPERANDS
 from .recipe import MODES, SLOTS, Recipe, recipe
-from .weights import known_divisor, total, weighted_loss
+from .weights import factor_of, known_divisor, total, weighted_loss
 
 if TYPE_CHECKING:
     from .._problem import Problem
@@ -40,8 +39,9 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 }
 
 _VECTOR = 16
-_WITH_CLASSES = ((True, True, True, True, False, False), (True, False, True, True, False, False))
-"""Which operands have a class axis; if labels are sparse."""
+_BEHIND_VALUE = 1024
+"""At most so many bytes of scratch lie behind the value and stay as long as it does, because to ask
+for memory takes the host longer than to launch a kernel."""
 
 with_last_axis = arrays.with_last_axis
 __all__ = ["check_out", "solve", "total", "weighted_loss", "with_last_axis"]
@@ -49,6 +49,11 @@ __all__ = ["check_out", "solve", "total", "weighted_loss", "with_last_axis"]
 
 class _Solution:
     """A problem whose arguments have been checked, and what is known of it on the way."""
+
+    __slots__ = (
+        "above", "arrays", "compute", "device", "handle", "labels", "logits", "outputs",
+        "problem", "read", "reduced", "up", "weight", "weighting", "weights",
+    )  # fmt: skip
 
     def __init__(
         self, problem: Problem, wrt: Sequence[str], upstream: Any, outs: Sequence[Any]
@@ -63,8 +68,8 @@ class _Solution:
         if problem.label_gradient:
             likes["labels"] = self.labels
         if weighting is not None:
-            self.weight, self.weights = as_factor(weighting.weights, "weights")
-            if is_float(weighting.given):
+            self.weight, self.weights = factor_of(weighting)
+            if "weights" in wrt and is_float(weighting.given):
                 likes["weights"] = weighting.given
         self.up, self.above = 1.0, None
         if upstream is not None:
@@ -100,7 +105,6 @@ class _Solution:
         shape = () if self.reduced else problem.batch_shape
         dtype = self.logits.dtype
         strides = contiguous_strides(shape, dtype.itemsize)
-        loss, value = arrays.new(shape, strides, dtype, self.device, handle)
 
         labels, d_labels = self.labels, places.get("labels")
         terms = None
@@ -122,8 +126,13 @@ class _Solution:
         if found.copies:
             found = self._copied(found.copies, operands, raw, late)
         size = found.scratch[-1]
-        room = None if size == 0 else driver.allocate(size, self.device, handle)
-        start = 0 if room is None else int(room.handle)
+        if size <= _BEHIND_VALUE:
+            loss, value = arrays.new(shape, strides, dtype, self.device, handle, size)
+            start = value + arrays.aligned(loss.alloc_size)
+        else:
+            loss, value = arrays.new(shape, strides, dtype, self.device, handle)
+            room = driver.allocate(size, self.device, handle)
+            start = int(room.handle)
         losses = start + found.scratch[1] if raw else value
         self._launch(found, operands, raw, losses, value, start)
         if terms is not None:
@@ -142,21 +151,23 @@ class _Solution:
 
     def _recipe(self, operands: Sequence[DeviceArray | None], raw: bool) -> Recipe:
         problem, weighting = self.problem, self.weighting
-        known: list[Any] = [None] * (2 * len(operands))
-        with_classes = _WITH_CLASSES[problem.sparse]
-        for i, array in enumerate(operands):
-            if array is not None:
-                known[2 * i] = array.known or array.layout
-                if with_classes[i]:
-                    known[2 * i + 1] = array.address % _VECTOR
+        logits, labels, d_logits, d_labels, weights, upstream = operands
+        assert logits is not None
+        assert labels is not None
+        reduced = self.reduced
         reduction = divisor = None
-        above = False
-        if weighting is not None and self.reduced:
+        if reduced:
+            assert weighting is not None
             reduction, divisor = weighting.reduction, known_divisor(weighting, self.weights)
-            above, known[-2] = known[-2] is not None, None
         return recipe(
             self.device, problem.axis, problem.sparse, problem.smoothing != 0.0, reduction,
-            divisor, raw, above, *known,
+            divisor, raw, reduced and upstream is not None,
+            logits.layout, logits.address % _VECTOR,
+            labels.layout, None if problem.sparse else labels.address % _VECTOR,
+            d_logits and d_logits.layout, d_logits and d_logits.address % _VECTOR,
+            d_labels and d_labels.layout, d_labels and d_labels.address % _VECTOR,
+            weights and weights.layout, None,
+            None if reduced else upstream and upstream.layout, None,
         )  # fmt: skip
 
     def _copied(

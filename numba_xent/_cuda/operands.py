@@ -230,14 +230,13 @@ class Outputs:
 
     def results(self) -> tuple[Any, ...]:
         """What the caller gets for each argument."""
-        results = []
-        for name, out in zip(self._wrt, self._outs, strict=True):
-            if out is None:
-                place = self.places.get(name)
-                results.append(None if place is None else place.owner)
-            else:
-                results.append(out)
-        return tuple(results)
+        places = self.places
+        return tuple(
+            [
+                out if out is not None else places[name].owner if name in places else None
+                for name, out in zip(self._wrt, self._outs, strict=True)
+            ]
+        )
 
 
 def aside(array: DeviceArray, handle: int) -> DeviceArray:

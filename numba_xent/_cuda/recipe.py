@@ -16,6 +16,7 @@ from .._arrays import dtype_name
 from .._device import Layout
 from .._weighting import Reduction
 from . import driver, totals
+from .arrays import aligned
 from .driver import Prepared, Slot
 from .plan import NO_TENSOR, OPERANDS, Meta, UnevenStridesError, make_plan
 from .task import Tensor, flat
@@ -28,7 +29,6 @@ them, of the states, the scale, the value and the partial sums; `keep`, `uniform
 _SLOTS: list[Any] = [Slot(i) for i in range(15)]
 _LOSSES, _STATES, _SCALE_AT, _VALUE, _PARTIALS, _KEEP, _UNIFORM, _SCALE, _WEIGHT = _SLOTS[6:]
 _WEIGHTS, _UPSTREAM = _SLOTS[4:6]
-_ALIGNMENT = 256
 
 MODES = {
     Reduction.MEAN: totals.BY_WEIGHTS,
@@ -164,21 +164,26 @@ class Recipe:
 
 
 def sums(task: totals.Sum, dtype: str, number: int, slots: int = 0) -> list[Prepared]:
-    """The two kernels that form a sum, for logits of a dtype."""
-    numbers = flat(task)
-    return [
-        Prepared(
-            driver.sum_kernel(name, dtype, number), (blocks, 1), totals.THREADS, numbers, slots
-        )
-        for name, blocks in (("partial_sums", task.blocks), ("total_sum", 1))
-        if blocks
-    ]
+    """The kernels that form a sum, for logits of a dtype."""
+    launches = []
+    if task.blocks:
+        partial = driver.sum_kernel("partial_sums", dtype, number)
+        launches = [Prepared(partial, (task.blocks, 1), totals.THREADS, flat(task), slots)]
+    if task.blocks != 1:
+        launches.append(total_of_partials(task, dtype, number, slots))
+    return launches
+
+
+def total_of_partials(task: totals.Sum, dtype: str, number: int, slots: int = 0) -> Prepared:
+    """The kernel that adds what the blocks of the first have left."""
+    total = driver.sum_kernel("total_sum", dtype, number)
+    return Prepared(total, (1, 1), totals.THREADS, flat(task), slots)
 
 
 def _pieces(*sizes: int) -> tuple[int, ...]:
     places = [0]
     for size in sizes:
-        places.append(places[-1] + -(-size // _ALIGNMENT) * _ALIGNMENT)
+        places.append(places[-1] + aligned(size))
     return tuple(places)
 
 

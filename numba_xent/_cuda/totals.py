@@ -1,8 +1,8 @@
 """Weighted sums of losses, and what they are divided by: the same bits every time.
 
 The first kernel adds a fixed number of examples in each block as a fixed tree; the second, one
-block, adds what the blocks have left, divides, and writes the value or the scale of gradients.
-Sums are float64.
+block, adds what the blocks have left, divides, and writes the value or the scale of gradients. If
+the first has one block only, that does it all. Sums are float64.
 """
 
 from __future__ import annotations
@@ -94,8 +94,25 @@ def _whole(shared: Any, field: int) -> float:
     return total
 
 
+def _write(task: Any, total: float, weight_sum: float, present: float) -> None:
+    """The value, and the scale of gradients, as far as they are wanted."""
+    divisor = task.divisor
+    if task.mode == BY_WEIGHTS:
+        divisor = weight_sum
+    if task.mode == BY_COUNT:
+        divisor = present
+    if task.value != 0:
+        store_value(task.value, total / divisor if divisor != 0.0 else 0.0)
+    if task.scale != 0:
+        up = load_number(task.upstream) if task.upstream != 0 else 1.0
+        store_wide(task.scale, up / divisor if divisor != 0.0 else 0.0)
+
+
 def partial_sums(task: Any) -> None:
-    """The sums of some examples: weight times loss, weights, and weights that are not 0."""
+    """The sums of some examples: weight times loss, weights, and weights that are not 0.
+
+    The only block also writes what :func:`total_sum` would.
+    """
     shared = cuda.shared.array(_SHARED, types.float64)
     total, weight_sum, present = 0.0, 0.0, 0.0
     thread, block = np.int64(cuda.threadIdx.x), np.int64(cuda.blockIdx.x)
@@ -116,9 +133,12 @@ def partial_sums(task: Any) -> None:
     cuda.syncthreads()
     if thread == 0:
         at = task.partials + block * 3 * _BYTES
-        store_wide(at, _whole(shared, 0))
-        store_wide(at + _BYTES, _whole(shared, 1))
-        store_wide(at + 2 * _BYTES, _whole(shared, 2))
+        total, weight_sum, present = _whole(shared, 0), _whole(shared, 1), _whole(shared, 2)
+        store_wide(at, total)
+        store_wide(at + _BYTES, weight_sum)
+        store_wide(at + 2 * _BYTES, present)
+        if task.blocks == 1:
+            _write(task, total, weight_sum, present)
 
 
 def total_sum(task: Any) -> None:
@@ -136,13 +156,4 @@ def total_sum(task: Any) -> None:
     _block_sum(present, shared, 2)
     cuda.syncthreads()
     if thread == 0:
-        divisor = task.divisor
-        if task.mode == BY_WEIGHTS:
-            divisor = _whole(shared, 1)
-        if task.mode == BY_COUNT:
-            divisor = _whole(shared, 2)
-        if task.value != 0:
-            store_value(task.value, _whole(shared, 0) / divisor if divisor != 0.0 else 0.0)
-        if task.scale != 0:
-            up = load_number(task.upstream) if task.upstream != 0 else 1.0
-            store_wide(task.scale, up / divisor if divisor != 0.0 else 0.0)
+        _write(task, _whole(shared, 0), _whole(shared, 1), _whole(shared, 2))

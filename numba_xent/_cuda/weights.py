@@ -18,10 +18,17 @@ from . import arrays, driver, streams, totals
 from .general import converted, multiply, sum_to_shape
 from .operands import Outputs, as_factor, check_devices, check_upstream, wait_for
 from .plan import NO_TENSOR
-from .recipe import MODES, sums
+from .recipe import MODES, sums, total_of_partials
 from .task import Tensor
 
 _WIDE = np.dtype(np.float64)
+
+
+def factor_of(weighting: Weighting) -> tuple[float, DeviceArray | None]:
+    """The weights as :func:`.operands.as_factor` has them."""
+    if weighting.number is not None:
+        return weighting.number, None
+    return as_factor(weighting.weights, "weights")
 
 
 def known_divisor(weighting: Weighting, weights: DeviceArray | None) -> float | None:
@@ -74,7 +81,7 @@ def gradient(
         wanted = sum_of._replace(
             losses=0, weights=NO_TENSOR, upstream=0, value=mean_at, scale=room.address + 8
         )
-        sums(wanted, "float64", number)[-1].launch(handle)
+        total_of_partials(wanted, "float64", number).launch(handle)
         if divisor == 0.0:
             multiply(terms, scale=0.0, handle=handle)
         else:
@@ -102,7 +109,7 @@ class _Given:
         self.weighting = weighting
         self.compute = np.dtype(compute_dtype(losses.dtype))
         self.narrow = self.compute != _WIDE
-        self.weight, self.weights = as_factor(weighting.weights, "weights")
+        self.weight, self.weights = factor_of(weighting)
         self.handle = streams.chosen() or losses.stream or streams.LEGACY
 
     def _raw(self) -> DeviceArray:
@@ -197,7 +204,7 @@ class _Given:
             room = arrays.temporary((1,), _WIDE, out.device, self.handle)
             scale_at = room.address
             wanted = total._replace(losses=0, upstream=0, value=0, scale=scale_at)
-            sums(wanted, "float64", out.device)[-1].launch(self.handle)
+            total_of_partials(wanted, "float64", out.device).launch(self.handle)
         weights = self.weights
         if weights is not None and dtype_name(weights.dtype) != dtype_name(self.compute):
             weights = converted(weights, weights.shape, self.compute, self.handle)
