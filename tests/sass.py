@@ -80,6 +80,15 @@ def report_elementwise(name: str, arch: str) -> Report:
     return report_of(name, kernels.elementwise_ptx(name, _digits(arch)), arch)
 
 
+@functools.cache
+def report_sum(name: str, dtype: str, arch: str) -> Report:
+    """The same for ``partial_sums`` or ``total_sum``, for logits of a dtype."""
+    from numba_xent._cuda import kernels  # noqa: PLC0415
+
+    text = kernels.sum_ptx(name, dtype, _digits(arch))
+    return report_of(kernels.sum_name(name, dtype), text, arch)
+
+
 def report_of(kernel: str, text: str, arch: str) -> Report:
     """Assemble PTX and count."""
     from cuda.core import Program, ProgramOptions  # noqa: PLC0415

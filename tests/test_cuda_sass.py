@@ -124,6 +124,17 @@ def test_products_and_sums(name, arch):
     assert found.registers <= REGISTERS // 2
 
 
+@pytest.mark.parametrize("arch", sass.ARCHITECTURES)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+@pytest.mark.parametrize("name", ["partial_sums", "total_sum"])
+def test_reductions(name, dtype, arch):
+    """The same for the kernels that add losses."""
+    found = sass.report_sum(name, dtype, arch)
+    assert found.local == 0
+    assert found.stack == 0
+    assert found.registers <= REGISTERS // 2
+
+
 def test_spills_are_seen():
     """A kernel that needs more registers than a thread can have is caught."""
     found = sass.report(Choice("rows", "float32", "float32", True, True, 32, 1024, 32), "sm_90")
