@@ -137,9 +137,11 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], position: 
     ValueError
         If it has another shape, cannot be written, or has elements that share memory.
     """
-    if not is_a(out, np.ndarray) or is_a(out, np.ma.MaskedArray):
-        raise TypeError(f"out{position} must be a NumPy array, got {type(out).__name__}")
-    out = np.asarray(out)[...]
+    if type(out) is not np.ndarray:
+        if not is_a(out, np.ndarray) or is_a(out, np.ma.MaskedArray):
+            raise TypeError(f"out{position} must be a NumPy array, got {type(out).__name__}")
+        out = np.asarray(out)
+    out = out[...]
     if out.dtype != dtype and out.dtype.newbyteorder("=") != dtype:
         raise TypeError(f"out{position} must have dtype {dtype}, got {out.dtype}")
     if out.shape != shape:
@@ -173,6 +175,8 @@ def check_disjoint(outs: Sequence[Array | None]) -> None:
     ValueError
         If two do.
     """
+    if len(outs) < 2:  # noqa: PLR2004
+        return
     given = [out for out in outs if out is not None]
     for i, out in enumerate(given):
         if overlaps(out, given[:i]):
@@ -413,12 +417,12 @@ class Problem:
         """Check the output for the gradient by an argument."""
         if out is None:
             return None
-        target = {
-            "logits": self.logits,
-            "labels": self.labels,
-            "weights": None if self.weighting is None else self.weighting.given,
-        }[name]
-        if target is None or not is_float(target) or not (self.label_gradient or name != "labels"):
+        if name == "logits":
+            return check_out(out, self.logits.shape, self.logits.dtype, position)
+        target = self.labels if self.label_gradient else None
+        if name == "weights":
+            target = None if self.weighting is None else self.weighting.given
+        if target is None or not is_float(target):
             raise ValueError(f"out{position} must be None: there is no gradient by integer {name}")
         return check_out(out, target.shape, target.dtype.newbyteorder("="), position)
 
