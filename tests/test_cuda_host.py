@@ -228,17 +228,14 @@ def test_one_block_and_several(driver):
         z, at = rng.normal(size=(n, 2)).astype(np.float32), rng.integers(0, 2, n)
         for reduction in ("weighted_mean", "weighted_sum_by_nonzero_weights", "weighted_sum"):
             for given in (factors, np.float32(0.5)):
-                session.launches.clear()
                 kw = dict(reduction=reduction, upstream=up)
                 on_gpu = dict(reduction=reduction, upstream=dev(up))
                 got, want = f(dev(many), dev(given), **on_gpu), f(many, given, **kw)
-                close([got[0], *got[1]], [np.asarray(a) for a in (want[0], *want[1])], rtol=1e-5)
+                close([got[0], *got[1]], [np.asarray(a) for a in (want[0], *want[1])])
                 if n < 9000:
                     got, want = g(dev(at), dev(z), dev(given), **on_gpu), g(at, z, given, **kw)
-                    close([got[0], *got[1]], [np.asarray(a) for a in (want[0], *want[1])], rtol=1e-5)
-                names = {k["name"] for k in session.launches}
-                assert "partial_sums_float32" in names
-                del session.launches[:]
+                    close([got[0], *got[1]], [np.asarray(a) for a in (want[0], *want[1])])
+                session.launches.clear()
                 WEIGHTED(dev(many), dev(given), reduction=reduction)
                 names = [k["name"] for k in session.launches if "sum" in k["name"]]
                 want = ["partial_sums_float32", "total_sum_float32"]

@@ -126,13 +126,10 @@ class _Solution:
         if found.copies:
             found = self._copied(found.copies, operands, raw, late)
         size = found.scratch[-1]
-        if size <= _BEHIND_VALUE:
-            loss, value = arrays.new(shape, strides, dtype, self.device, handle, size)
-            start = value + arrays.aligned(loss.alloc_size)
-        else:
-            loss, value = arrays.new(shape, strides, dtype, self.device, handle)
-            room = driver.allocate(size, self.device, handle)
-            start = int(room.handle)
+        behind = size if size <= _BEHIND_VALUE else 0
+        loss, value = arrays.new(shape, strides, dtype, self.device, handle, behind)
+        room = None if size == behind else driver.allocate(size, self.device, handle)
+        start = value + arrays.aligned(loss.alloc_size) if room is None else int(room.handle)
         losses = start + found.scratch[1] if raw else value
         self._launch(found, operands, raw, losses, value, start)
         if terms is not None:
