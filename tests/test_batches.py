@@ -61,3 +61,63 @@ def test_long_rows_in_turns(axis: int) -> None:
         alone, own = xent.value_and_grad(V2)(labels[row], logits[row], axis=axis)
         assert alone[0] == value[i]
         assert np.array_equal(own, gradient[row])
+
+
+def _pieces(fn: Any, labels: np.ndarray, logits: np.ndarray, size: int) -> tuple[Any, Any]:
+    """Values and gradients of a few examples at a time, along the last axis of the batch."""
+    value = np.empty(logits.shape[:-1], logits.dtype)
+    gradient = np.empty(logits.shape, logits.dtype)
+    for i in range(0, value.shape[-1], size):
+        at = (..., slice(i, i + size))
+        own = (*at, slice(None))
+        value[at], gradient[own] = xent.value_and_grad(fn)(
+            labels=labels[own if labels.ndim == logits.ndim else at], logits=logits[own]
+        )
+    return value, gradient
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("classes", [2, 3, 4, 7, 10, 37, 64])
+def test_few_classes_in_panels(classes: int, dtype: np.dtype) -> None:
+    """Many full units, which are transposed together: as if each lay in none."""
+    rng = np.random.default_rng(classes)
+    every = (3 * rng.standard_normal((3, 1200, classes))).astype(dtype)
+    soft = rng.random(every.shape).astype(dtype)
+    index = rng.integers(0, classes, (3, 1200))
+    # The second is several outer indices, each with full units and one that is not.
+    for logits, labels, target in (
+        (every[0], soft[0], index[0]),
+        (every[:, :1111], soft[:, :1111], index[:, :1111]),
+        (every[:, ::-1], soft, index),
+        (every, soft[:1, :1], index),
+    ):
+        wide = np.broadcast_to(labels, logits.shape)
+        for fn, given, small in ((V2, labels, wide), (SPARSE, target, target)):
+            value, gradient = _pieces(fn, small, logits, 15)
+            assert fn(labels=given, logits=logits).tobytes() == value.tobytes()
+            for out in (np.empty_like(gradient), np.empty_like(gradient, order="F"), logits.copy()):
+                both = xent.value_and_grad(fn)
+                got = both(labels=given, logits=logits, out=out)
+                assert got[0].tobytes() == value.tobytes()
+                assert np.array_equal(out, gradient)
+            place = logits.copy()
+            xent.value_and_grad(fn)(labels=given, logits=place, out=place)
+            assert np.array_equal(place, gradient)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("offset", [0, 1, 7, 16])
+def test_few_classes_past_the_caches(offset: int, order: Any) -> None:
+    """A large gradient, wherever it begins and however the logits lie, is all that is written."""
+    rng = np.random.default_rng(offset)
+    shape = (120_011, 10)
+    logits = np.asarray(rng.standard_normal(shape, dtype=np.float32), order=order)
+    index = rng.integers(0, 10, shape[0])
+    memory = np.full(shape[0] * 10 + 64, np.float32(-77))
+    out = memory[offset : offset + shape[0] * 10].reshape(shape)
+    value, _ = xent.value_and_grad(SPARSE)(labels=index, logits=logits, out=out)
+    want, gradient = _pieces(SPARSE, index, logits, 4001)
+    assert value.tobytes() == want.tobytes()
+    assert np.array_equal(out, gradient)
+    assert np.all(memory[:offset] == -77)
+    assert np.all(memory[offset + out.size :] == -77)

@@ -149,14 +149,14 @@ CHANGES = [
     ("_cpu/examples.py", "return widen(widened(", "return 2.0 * widen(widened("),
     (
         "_cpu/forward.py",
-        "return after, to_state(tops, sums, size)",
-        "return after, to_state(tops + np.float32(1), sums, size)",
+        "tops = _max_of_unit(p, o, u, c, count, work, zero, rows)",
+        "tops = _max_of_unit(p, o, u, c, count, work, zero, rows) + np.float32(1)",
     ),
     ("_cpu/kernels.py", "store(result, total)", "store(result, 3.0 * total)"),
     ("_cpu/launch.py", "total = total_of(", "total = 3.0 * total_of("),
-    ("_cpu/lanes.py", "sums.rest * scale,", "sums.rest * scale * 2.0,"),
+    ("_cpu/lanes.py", "rest * scale,", "rest * scale * 2.0,"),
     ("_cpu/memory.py", "+ i * number, value)", "+ i * number, value + value)"),
-    ("_cpu/schedule.py", "loss = sparse_loss(z, row)", "loss = sparse_loss(z, row) * 2.0"),
+    ("_cpu/schedule.py", "loss = sparse_loss(z, own)", "loss = sparse_loss(z, own) * 2.0"),
     ("_cpu/vector.py", "builder.select(", "(lambda c, a, b: builder.select(c, b, a))("),
 ]
 """A change of some formula in each file that is compiled; the text must be in the file."""

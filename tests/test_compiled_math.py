@@ -13,7 +13,7 @@ from numba_xent._cpu.intrinsics import bits_register, load, pointer, size_of, st
 from numba_xent._math import cross_entropy, half
 from numba_xent._math.compensated import two_product, two_sum
 from numba_xent._math.cross_entropy import State
-from numba_xent._math.exponential import exp, exp_scaled, log_of_sum
+from numba_xent._math.exponential import exp, exp_scaled, log_of_float32_sum, log_of_sum
 
 F32, F64 = np.float32, np.float64
 LANES = {F32: 16, F64: 8}
@@ -142,6 +142,14 @@ def test_log_of_sum() -> None:
         store(target, log_of_sum(count, rest, load(source + 2 * size_of(zero), zero)))
 
     assert_same_bits(on_registers(step, F64)(operands, 1), in_python(log_of_sum, operands, F64))
+
+    @register_jitable
+    def roughly(source: Any, target: Any, zero: Any) -> None:
+        count, rest = load(source, zero), load(source + size_of(zero), zero)
+        store(target, log_of_float32_sum(count, rest))
+
+    want = in_python(log_of_float32_sum, operands[:2], F64)
+    assert_same_bits(on_registers(roughly, F64)(operands[:2], 1), want)
 
 
 def states(rng: np.random.Generator, n: int) -> np.ndarray:

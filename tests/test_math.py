@@ -21,7 +21,7 @@ from numba_xent._math.compensated import (
 )
 from numba_xent._math.constants import FLOAT32, FLOAT64, constants
 from numba_xent._math.cross_entropy import State
-from numba_xent._math.exponential import exp, exp_scaled, log_of_sum
+from numba_xent._math.exponential import exp, exp_scaled, log_of_float32_sum, log_of_sum
 from numba_xent._math.primitives import bits, fma, from_bits, maximum, to_float, where, widen
 
 F32, F64 = np.float32, np.float64
@@ -251,6 +251,24 @@ def test_log_of_sum() -> None:
             assert type(got) is F64
             assert ulps(got, want, F64) <= 1, (count, rest, low)
     assert log_of_sum(F64(1), F64(0), F64(0)).tobytes() == F64(0).tobytes()
+
+
+def test_log_of_float32_sum() -> None:
+    """Within ``2**-29``, most of all near 1, where the sum itself rounds; exact for 1."""
+    rng = np.random.default_rng(6)
+    rests = np.concatenate(
+        [
+            np.exp(rng.uniform(-104, 14, 2000)),
+            rng.uniform(0, 3, 2000),
+            [2**-150, 2**-54, 2**-53, 2**-24, 2**0.5 - 1, 0.5, 1, 1e6],
+        ]
+    )
+    for count in (1, 2, 3, 1000, 2**20):
+        got = np.array([log_of_float32_sum(F64(count), F64(rest)) for rest in rests])
+        small = rests.astype(np.longdouble)
+        want = np.log1p(small) if count == 1 else np.log(count + small)
+        assert np.all(np.abs(got - want) <= 2.0**-29 * want)
+    assert log_of_float32_sum(F64(1), F64(0)).tobytes() == F64(0).tobytes()
 
 
 # --- halves

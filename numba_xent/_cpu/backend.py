@@ -56,6 +56,10 @@ PANEL_UNITS = 32
 """Units in a panel, at most. With less than two the runs of memory are too short (1.6 times as slow
 as no panels at all)."""
 
+TURNED = 8 << 10
+"""Bytes of one operand in a panel that is made by transposing: one that is called for each unit
+takes twice as long, larger ones leave less of the L1 cache to all else (16 KiB as 8)."""
+
 PARALLEL_ELEMENTS = 1 << 16
 """From so many logits on, a problem is worth waking other threads."""
 
@@ -172,6 +176,8 @@ class Cut(NamedTuple):
         The compute dtype, the schedule, lanes of a register, examples in a unit.
     even
         Whether units fill their registers to the last.
+    lines
+        Whether a gradient that is written past the caches is so in whole cache lines, one by one.
     """
 
     compute: str
@@ -179,6 +185,7 @@ class Cut(NamedTuple):
     lanes: int
     group: int
     even: bool
+    lines: bool
 
 
 def _tensor(
@@ -208,22 +215,47 @@ def _tensor(
         plain=plain,
         stream=name == "d_logits"
         and (cut.rows or plain)
-        and _is_streamed(meta, axis, first, second, not cut.rows),
+        and _is_streamed(meta, axis, first, second, cut.lines),
     )
 
 
-def _units_in_panel(operands: list[tuple[Meta, int]], size: int) -> int:
-    """How many units of columns, of `size` bytes of an operand, make a panel; 0 for no panels.
+def _is_turned(meta: Meta, class_step: int, example_step: int) -> bool:
+    """Whether the classes of a tensor of columns are next to each other, its examples are not."""
+    return class_step == meta[0].itemsize != example_step
 
-    There are panels of large operands, given with the steps of their examples, if all have their
-    examples next to each other. Each has two.
+
+class PanelShape(NamedTuple):
+    """The panels of columns, see :class:`.record.Shape`.
+
+    Attributes
+    ----------
+    units
+        Units in each, 0 if there are none.
+    turned, collected
+        Whether they are made by transposing, and leave so as panels of gradients.
     """
-    if any(step != meta[0].itemsize for meta, step in operands):
-        return 0
-    if max(_nbytes(meta) for meta, _ in operands) < STREAMED:
-        return 0
+
+    units: int
+    turned: bool
+    collected: bool
+
+
+def _panels(lying: dict[str, tuple[Meta, int, int]], size: int) -> PanelShape:
+    """How units of columns, of `size` bytes of an operand, make panels.
+
+    How the tensors with classes lie is given by the steps from class to class and from example to
+    example. There are panels if all operands are to be transposed, or if they are large and have
+    their examples next to each other; of the latter each has two.
+    """
+    operands = [steps for name, steps in lying.items() if name not in _OUTPUTS]
+    if all(_is_turned(*steps) for steps in operands):
+        collected = "d_logits" in lying and _is_turned(*lying["d_logits"])
+        return PanelShape(max(1, TURNED // size), True, collected)
+    near = all(example == meta[0].itemsize for meta, _, example in operands)
     units = min(PANEL_UNITS, PANELS // (2 * len(operands) * size))
-    return units if units > 1 else 0
+    if near and units > 1 and max(_nbytes(meta) for meta, _, _ in operands) >= STREAMED:
+        return PanelShape(units, False, False)
+    return PanelShape(0, False, False)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -263,26 +295,24 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
     group = _examples_in_unit(lanes, vectors) if rows else lanes
     tiles = [(given[name][0], step) for name, step in class_strides.items()]
     stored = _stored_as(compute, tiles) if rows else compute
-    cut_up = Cut(compute, rows, lanes, group, rows or inner % lanes == 0)
-    tensors = {
-        name: _tensor(name, meta, axis, cuts[name], class_strides.get(name), cut_up)
-        for name, meta in given.items()
-    }
-    tensors["losses"] = tensors["loss"]
     register = lanes * np.dtype(compute).itemsize
     piece = KEPT // (CHUNK * register)
     pieces = -(-chunks // piece)
     units = -(-inner // group)
     blocks = outer * -(-inner // SUMMED)
-    panel = 0
+    panels = PanelShape(0, False, False)
     if not rows and pieces == 1:
-        operands_of_classes = [
-            (meta, cuts[name][1])
-            for name, meta in given.items()
-            if name in class_strides and name not in _OUTPUTS
-        ]
-        panel = _units_in_panel(operands_of_classes, classes * register)
-    pitch = panel * register + memory.LINE if panel else 0
+        lying = {n: (given[n], step, cuts[n][1]) for n, step in class_strides.items()}
+        panels = _panels(lying, classes * register)
+    pitch = panels.units * register + memory.LINE if panels.units else 0
+    cut_up = Cut(
+        compute, rows, lanes, group, rows or inner % lanes == 0, not rows and not panels.collected
+    )
+    tensors = {
+        name: _tensor(name, meta, axis, cuts[name], class_strides.get(name), cut_up)
+        for name, meta in given.items()
+    }
+    tensors["losses"] = tensors["loss"]
     span = outer * units * pieces
     if pieces > 1:
         read = sum(given[name][0].itemsize for name in class_strides if name not in _OUTPUTS)
@@ -303,8 +333,10 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
             chunks=chunks,
             piece=piece if pieces > 1 else chunks,
             pieces=pieces,
-            panel=panel,
+            panel=panels.units,
             pitch=pitch,
+            turned=panels.turned,
+            collected=panels.collected,
             keep=pieces == 1,
             raw=raw,
             phase=WHOLE if pieces == 1 else STATES,
@@ -323,6 +355,7 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
             gradient=gradient,
             panel=classes * pitch,
             dense=dense,
+            collected=classes * pitch if panels.collected else 0,
         ),
     )
     kernels = (
@@ -330,7 +363,13 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
         solver(compute, stored, rows, dense, gradient),
         summer(compute) if raw else 0,
     )
-    return Recipe((), record, kernels, classes * outer * inner >= PARALLEL_ELEMENTS, lines=not rows)
+    return Recipe(
+        (),
+        record,
+        kernels,
+        classes * outer * inner >= PARALLEL_ELEMENTS,
+        cut_up.lines,
+    )
 
 
 def _contiguous(name: str, array: Array, axis: int, dense: bool, batch: tuple[int, ...]) -> Array:

@@ -25,10 +25,20 @@ from .chunk import (
 from .compile import inlined
 from .examples import FACTOR, OTHER, SCALE, SLOT, of_example, slot_of
 from .halves import narrowed
-from .intrinsics import any_lane, first_lane, lanes_of, load, size_of, spread, store
+from .intrinsics import (
+    any_lane,
+    first_lane,
+    lanes_of,
+    load,
+    pointer,
+    size_of,
+    spread,
+    store,
+)
 from .stream import stage_for
 from .unit import (
     fetch_chunk,
+    gradient_panel,
     kept_chunk,
     labels_panel,
     lane_step,
@@ -36,6 +46,7 @@ from .unit import (
     logits_panel,
     number_of_chunk,
     operand,
+    panel_tile,
     passes,
     place_of,
 )
@@ -86,29 +97,71 @@ def write_gradients(
             other = of_example(rows, slot_of(work, OTHER, zero), r, zero)
             scale_chunk(e, chunk.tail, other, zero)
         if p.d_logits.address != 0:
-            labels = None
-            if dense is not None:
-                buffer = work.labels + r * work.example
-                panel = labels_panel(work, rows)
-                if p.chunks > 1:
-                    fetch_chunk(p.labels, o, u, r, chunk, 0.0, buffer, panel, work.stored, rows)
-                labels = operand(p, p.labels, o, u, r, chunk, buffer, panel, work.stored, rows)
             place = to + r * p.d_logits.example
-            lane = lane_step(p.d_logits, rows)
-            lines = rows is None and p.d_logits.stream != 0 and chunk.lanes == lanes_of(zero)
-            out = tile_of(p.d_logits, place, chunk, lane, 0, work.output, work.stored)
-            if lines:
-                out = buffer_tile(chunk, work.output, work.stored)
-            own_factor = of_example(rows, slot_of(work, FACTOR, zero), r, zero)
-            gradient_of_chunk(p, e, labels, out, chunk.tail, own_factor, scale, zero)
-            if dense is None:
-                slot = slot_of(work, SLOT, zero)
-                store(slot, narrowed(at_label, work.stored))
-                _put_at_labels(r, count, chunk, indices, out, slot, rows)
-            if lines:
-                put_lines(p.d_logits, place, chunk, work.output, zero)
-            else:
-                put(p.d_logits, place, chunk, lane, work.output, work.stored)
+            _write_by_logits(
+                p,
+                o,
+                u,
+                r,
+                chunk,
+                count,
+                place,
+                e,
+                scale,
+                indices,
+                at_label,
+                work,
+                zero,
+                dense,
+                rows,
+            )
+
+
+@inlined
+def _write_by_logits(
+    p: Any,
+    o: int,
+    u: int,
+    r: int,
+    chunk: Chunk,
+    count: int,
+    place: Any,
+    e: Tile,
+    scale: Any,
+    indices: Any,
+    at_label: Any,
+    work: Workspace,
+    zero: Any,
+    dense: Any,
+    rows: Any,
+) -> None:
+    """Write the gradient by the logits of one pass over a chunk to its place, or to its panel."""
+    labels = None
+    if dense is not None:
+        buffer = work.labels + r * work.example
+        panel = labels_panel(work, rows)
+        if p.chunks > 1:
+            fetch_chunk(p.labels, o, u, r, chunk, 0.0, buffer, panel, work.stored, rows)
+        labels = operand(p, p.labels, o, u, r, chunk, buffer, panel, work.stored, rows)
+    lane = lane_step(p.d_logits, rows)
+    panel = gradient_panel(p, work, rows)
+    lines = rows is None and p.d_logits.stream != 0 and chunk.lanes == lanes_of(zero)
+    if panel != 0:
+        out = panel_tile(p, pointer(panel), chunk, work.stored)
+    elif lines:
+        out = buffer_tile(chunk, work.output, work.stored)
+    else:
+        out = tile_of(p.d_logits, place, chunk, lane, 0, work.output, work.stored)
+    factor = of_example(rows, slot_of(work, FACTOR, zero), r, zero)
+    gradient_of_chunk(p, e, labels, out, chunk.tail, factor, scale, zero)
+    if dense is None:
+        slot = slot_of(work, SLOT, zero)
+        store(slot, narrowed(at_label, work.stored))
+        _put_at_labels(r, count, chunk, indices, out, slot, rows)
+    if panel == 0 and lines:
+        put_lines(p.d_logits, place, chunk, work.output, zero)
+    elif panel == 0:
+        put(p.d_logits, place, chunk, lane, work.output, work.stored)
 
 
 @inlined

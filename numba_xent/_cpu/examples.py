@@ -15,6 +15,7 @@ from .intrinsics import (
     first_lane,
     load,
     load_part,
+    part_of,
     pointer,
     size_of,
     spread,
@@ -65,30 +66,26 @@ def read_numbers(t: Any, place: Any, count: int, buffer: Any, zero: Any) -> Any:
 
 
 @inlined
-def read_optional(t: Any, o: int, u: int, count: int, work: Workspace, zero: Any) -> Any:
+def read_optional(t: Any, place: Any, count: int, buffer: Any, zero: Any) -> Any:
     """Like `read_numbers`; ones where there is no tensor."""
     if t.address == 0:
         return widen(zero + constants(zero).one)
-    return read_numbers(t, start_of(t, o, u), count, slot_of(work, SLOT, zero), zero)
+    return read_numbers(t, place, count, buffer, zero)
 
 
 @inlined
-def write_numbers(
-    t: Any, o: int, u: int, count: int, value: Any, work: Workspace, zero: Any
-) -> None:
-    """Write a number of each example of the unit."""
-    place = start_of(t, o, u)
+def write_numbers(t: Any, place: Any, count: int, value: Any, buffer: Any, zero: Any) -> None:
+    """Write a number of each of `count` examples, rounded to the dtype of `zero`."""
     if _is_contiguous(t, zero):
         store_part(place, spread(value, zero), count)
     else:
-        slot = slot_of(work, SLOT, zero)
-        store(slot, spread(value, zero))
+        store(buffer, spread(value, zero))
         if t.plain == 0:
-            write_tile(t, place, t.example, count, 1, slot, zero)
+            write_tile(t, place, t.example, count, 1, buffer, zero)
         else:
             number = first_lane(zero)
             for i in range(count):
-                store(place + i * t.example, load(slot + i * size_of(number), number))
+                store(place + i * t.example, load(buffer + i * size_of(number), number))
 
 
 @inlined
@@ -144,22 +141,24 @@ def leave_logits_at_labels(
 
 
 @inlined
-def logits_at_labels(work: Workspace, zero: Any) -> Any:
-    """The logit of each example's label, as float64 in the lanes."""
-    return widen(widened(load(slot_of(work, SLOT, zero), work.stored)))
+def logits_at_labels(i: int, work: Workspace, zero: Any) -> Any:
+    """The logits of the labels of examples from number `i` on, as float64 in the lanes."""
+    stored = part_of(work.stored)
+    place = slot_of(work, SLOT, zero) + i * size_of(first_lane(stored))
+    return widen(widened(load(place, stored)))
 
 
 @inlined
 def loss_class_by_class(
-    p: Any, o: int, u: int, count: int, row: Finished, work: Workspace, zero: Any
+    p: Any, x: Any, y: Any, count: int, row: Finished, buffer: Any, zero: Any
 ) -> Any:
-    """The loss as a plain sum of its terms, for labels whose sum is not finite."""
-    x = start_of(p.logits, o, u)
-    y = start_of(p.labels, o, u)
-    slot = slot_of(work, SLOT, zero)
+    """The loss as a plain sum of its terms, for labels whose sum is not finite.
+
+    The logits and labels of the first of `count` examples lie at `x` and `y`.
+    """
     total = widen(zero)
     for j in range(p.classes):
-        z = read_numbers(p.logits, x + j * p.logits.classes, count, slot, zero)
-        label = read_numbers(p.labels, y + j * p.labels.classes, count, slot, zero)
+        z = read_numbers(p.logits, x + j * p.logits.classes, count, buffer, zero)
+        label = read_numbers(p.labels, y + j * p.labels.classes, count, buffer, zero)
         total = total + class_loss(smooth(label, p.keep_label, p.uniform), z, row)
     return total

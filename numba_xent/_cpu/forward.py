@@ -1,4 +1,4 @@
-"""The forward pass: from the logits and labels of a unit to its state."""
+"""The forward pass: from the logits and labels of a unit to its sums."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._math.cross_entropy import State, merge
 from .._math.primitives import widen
 from .chunk import (
     Chunk,
@@ -21,13 +20,12 @@ from .chunk import (
 )
 from .compile import inlined
 from .examples import SLOT, of_example, slot_of
-from .intrinsics import any_lane, lanes_of, load, load_all, size_of, store, store_all
-from .lanes import gather_sums, largest_of_examples, leave_sums, no_sums, to_state
+from .intrinsics import any_lane, lanes_of, load, size_of, store
+from .lanes import largest_of_examples, leave_columns, leave_sums, no_sums
 from .memory import start_of
 from .panel import bring
 from .unit import (
     chunk_of,
-    classes_before,
     fetch_chunk,
     kept_chunk,
     labels_panel,
@@ -37,7 +35,7 @@ from .unit import (
     operand,
     place_of,
 )
-from .workspace import SAVED, Workspace
+from .workspace import Workspace
 
 BROUGHT = 8
 """Registers of columns that are summed before as many of the next panel are brought."""
@@ -132,8 +130,8 @@ def _sum_rows(
     zero: Any,
     dense: Any,
     gradient: Any,
-) -> tuple[int, Any]:
-    """Sum the chunks that share the maximum of chunk `c`; returns what is next, too."""
+) -> int:
+    """Sum the chunks of rows that share the maximum of chunk `c`, and say what is next."""
     labels = None
     kept = None
     stage = None
@@ -184,7 +182,7 @@ def _sum_rows(
                 break
         leave_sums(work.sums, r, sums, zero, dense)
     store(work.known, np.int64(known))
-    return after, gather_sums(work.sums, zero, dense)
+    return after
 
 
 @inlined
@@ -200,8 +198,8 @@ def _sum_columns(
     zero: Any,
     dense: Any,
     gradient: Any,
-) -> tuple[int, Any]:
-    """Sum the chunks that share the maxima of chunk `c`; returns what is next, too."""
+) -> int:
+    """Sum the chunks of columns that share the maxima of chunk `c`, and say what is next."""
     labels = None
     kept = None
     after = c
@@ -217,9 +215,11 @@ def _sum_columns(
         if gradient is not None:
             kept = kept_chunk(p, 0, chunk, work, zero)
         full = chunk.full
-        for v in range(0, full, BROUGHT):
-            n = min(BROUGHT, full - v)
-            if p.panel != 0:
+        brings = p.panel != 0 and p.turned == 0
+        step = BROUGHT if brings else full
+        for v in range(0, full, step):
+            n = min(step, full - v)
+            if brings:
                 bring(p, n, work.panels, zero, dense)
             sums = sum_columns(x, v, v + n, labels, kept, tops, zero, sums)
         store(work.tops + after * lanes_of(zero) * size_of(_F64), widen(tops))
@@ -228,7 +228,8 @@ def _sum_columns(
             break
         if any_lane(_exceeds(_max_of_unit(p, o, u, after, count, work, zero, None), tops)):
             break
-    return after, sums
+    leave_columns(work.sums, sums, zero, dense)
+    return after
 
 
 @inlined
@@ -238,7 +239,7 @@ def _exceeds(top: Any, before: Any) -> Any:
 
 
 @inlined
-def _state_from(
+def sum_chunks(
     p: Any,
     o: int,
     u: int,
@@ -251,42 +252,13 @@ def _state_from(
     dense: Any,
     gradient: Any,
     rows: Any,
-) -> tuple[int, State]:
-    """The state of the chunks up to `end` that share the maximum of chunk `c`, and what is next."""
+) -> int:
+    """Sum the chunks up to `end` that share the maximum of chunk `c`, and say what is next.
+
+    Their sums are left in memory, their maxima where those of the last of them are kept.
+    """
     tops = _max_of_unit(p, o, u, c, count, work, zero, rows)
     store(slot_of(work, SLOT, zero), tops)
     if rows is not None:
-        after, sums = _sum_rows(p, o, u, c, end, last, count, tops, work, zero, dense, gradient)
-    else:
-        after, sums = _sum_columns(p, o, u, c, end, count, tops, work, zero, dense, gradient)
-    size = classes_before(p, after, zero, rows) - classes_before(p, c, zero, rows)
-    return after, to_state(tops, sums, size)
-
-
-@inlined
-def state_of(
-    p: Any,
-    o: int,
-    u: int,
-    piece: int,
-    last: int,
-    count: int,
-    work: Workspace,
-    zero: Any,
-    dense: Any,
-    gradient: Any,
-    rows: Any,
-) -> State:
-    """The state of a piece of a unit."""
-    first = piece * p.piece
-    end = min(p.chunks, first + p.piece)
-    c = first
-    while True:
-        after, state = _state_from(p, o, u, c, end, last, count, work, zero, dense, gradient, rows)
-        # What came before waits in memory: most units have one chunk, and no use for registers.
-        if c != first:
-            state = merge(State(*load_all(work.state, SAVED, state.top)), state)
-        if after >= end:
-            return state
-        store_all(work.state, state)
-        c = after
+        return _sum_rows(p, o, u, c, end, last, count, tops, work, zero, dense, gradient)
+    return _sum_columns(p, o, u, c, end, count, tops, work, zero, dense, gradient)

@@ -90,6 +90,17 @@ def zeros(typingctx: Any, dtype: Any, registers: Any) -> Any:
 
 
 @intrinsic
+def part_of(typingctx: Any, like: Any) -> Any:
+    """Zeros like those of a register, but in at most so many lanes as one of float32 has."""
+    result = Vector(like.dtype, min(like.lanes, LANES["float32"]))
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        return ir.Constant(context.get_value_type(result), None)
+
+    return result(like), codegen
+
+
+@intrinsic
 def lane_numbers(typingctx: Any, like: Any) -> Any:
     """0, 1, 2, ... in the lanes of a register like another."""
 
@@ -229,32 +240,33 @@ def store(typingctx: Any, place: Any, value: Any) -> Any:
 
 
 @intrinsic(prefer_literal=True)
-def load_all(typingctx: Any, place: Any, n: Any, like: Any) -> Any:
-    """`n` numbers or registers that lie next to each other, as a tuple."""
+def load_all(typingctx: Any, place: Any, n: Any, step: Any, like: Any) -> Any:
+    """`n` numbers or registers that lie so many bytes apart, as a tuple."""
 
     def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
-        memory = builder.bitcast(args[0], context.get_value_type(like).as_pointer())
-        values = [
-            builder.load(builder.gep(memory, [_INT64(i)]), align=dtype_of(like).bitwidth // 8)
-            for i in range(n.literal_value)
-        ]
+        ty = context.get_value_type(like).as_pointer()
+        values = []
+        for i in range(n.literal_value):
+            memory = builder.gep(args[0], [builder.mul(args[2], _INT64(i))])
+            value = builder.load(builder.bitcast(memory, ty), align=dtype_of(like).bitwidth // 8)
+            values.append(value)
         return context.make_tuple(builder, sig.return_type, values)
 
     result: Any = types.UniTuple(like, n.literal_value)  # type: ignore[attr-defined]
-    return result(place, n, like), codegen
+    return result(place, n, types.int64, like), codegen
 
 
 @intrinsic
-def store_all(typingctx: Any, place: Any, values: Any) -> Any:
-    """Put the numbers or registers of a tuple next to each other."""
+def store_all(typingctx: Any, place: Any, step: Any, values: Any) -> Any:
+    """Put the numbers or registers of a tuple so many bytes apart."""
 
     def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
-        memory = builder.bitcast(args[0], context.get_value_type(values[0]).as_pointer())
-        for i, value in enumerate(cgutils.unpack_tuple(builder, args[1])):
-            place = builder.gep(memory, [_INT64(i)])
-            builder.store(value, place, align=dtype_of(values[0]).bitwidth // 8)
+        for i, value in enumerate(cgutils.unpack_tuple(builder, args[2])):
+            memory = builder.gep(args[0], [builder.mul(args[1], _INT64(i))])
+            memory = builder.bitcast(memory, value.type.as_pointer())
+            builder.store(value, memory, align=dtype_of(values[0]).bitwidth // 8)
 
-    return types.void(place, values), codegen
+    return types.void(place, types.int64, values), codegen
 
 
 def _first_lanes(builder: Any, n: Any, lanes: int) -> Any:

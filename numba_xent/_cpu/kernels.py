@@ -99,11 +99,20 @@ def _make_solver(
         store(work.known, np.int64(-1))
         if not rows:
             open_panels(p, first, last, work.panels)
+        unit, piece = first // p.pieces, first % p.pieces
+        o, u = unit // p.units, unit % p.units
         for item in range(first, last):
-            solve(p, item, last, work, zero, has_dense, has_gradient, has_rows)
+            solve(p, item, last, o, u, piece, work, zero, has_dense, has_gradient, has_rows)
+            # Counted, for it takes a while to divide.
+            piece += 1
+            if piece == p.pieces:
+                piece = 0
+                u += 1
+                if u == p.units:
+                    u = 0
+                    o += 1
         if gradient and p.d_logits.stream != 0:
-            if rows:
-                close_stage(work.stage)
+            close_stage(work.stage)
             fence()
 
     return solve_task

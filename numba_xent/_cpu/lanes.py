@@ -15,7 +15,16 @@ from numba.core import types
 
 from .._math.compensated import accumulate, add_pairs
 from .._math.constants import constants
-from .._math.cross_entropy import State, add_drop, add_label, count_top, exp_of_rest
+from .._math.cross_entropy import (
+    Finished,
+    State,
+    add_drop,
+    add_label,
+    count_top,
+    exp_of_rest,
+    finish,
+    finish_float32,
+)
 from .._math.primitives import maximum, where, widen
 from .compile import for_types, inlined
 from .intrinsics import (
@@ -27,6 +36,7 @@ from .intrinsics import (
     load,
     low_half,
     odds,
+    part_of,
     size_of,
     store,
 )
@@ -217,26 +227,21 @@ def _leave_overload(place: Any, r: int, high: Any, low: Any, zero: Any) -> Any:
     return leave
 
 
-def _gather(place: Any, zero: Any) -> Any:
-    """The sums that `_leave` left, as a pair of registers."""
+def _gather(place: Any, i: int, zero: Any, part: Any) -> Any:
+    """The sums of examples from number `i` on that `_leave` left, as a pair like `part`."""
     raise NotImplementedError
 
 
 @for_types(_gather)
-def _gather_overload(place: Any, zero: Any) -> Any:
+def _gather_overload(place: Any, i: int, zero: Any, part: Any) -> Any:
     if zero.dtype is types.float32:
 
-        def gather(place: Any, zero: Any) -> Any:
-            like = low_half(widen(zero))
-            total = join(_fold(place, like), _fold(place + _HALF_FIELD, like))
-            return total, widen(zero)
+        def gather(place: Any, i: int, zero: Any, part: Any) -> Any:
+            like = low_half(part)
+            return join(_fold(place, like), _fold(place + _HALF_FIELD, like)), part
 
-    else:
-
-        def gather(place: Any, zero: Any) -> Any:
-            return _fold_pairs(place, zero)
-
-    return gather
+        return gather
+    return lambda place, i, zero, part: _fold_pairs(place, part)
 
 
 @inlined
@@ -250,39 +255,103 @@ def leave_sums(place: Any, r: int, sums: Sums, zero: Any, dense: Any) -> None:
         _leave(place + 4 * FIELD_SIZE, r, sums.drop, sums.drop_low, zero)
 
 
-@inlined
-def gather_sums(place: Any, zero: Any, dense: Any) -> Sums:
-    """The sums of all examples, from what was left in memory."""
-    nothing = widen(zero)
-    count = load(place, nothing)
-    rest, rest_low = _gather(place + FIELD_SIZE, zero)
-    if dense is None:
-        return Sums(count, rest, rest_low, nothing, nothing, nothing, nothing, nothing, nothing)
-    dot, dot_low = _gather(place + 2 * FIELD_SIZE, zero)
-    mass, mass_low = _gather(place + 3 * FIELD_SIZE, zero)
-    drop, drop_low = _gather(place + 4 * FIELD_SIZE, zero)
-    return Sums(count, rest, rest_low, dot, dot_low, mass, mass_low, drop, drop_low)
+def _leave_columns(place: Any, high: Any, low: Any, zero: Any) -> None:
+    """Leave a sum of all examples in memory."""
+    raise NotImplementedError
+
+
+@for_types(_leave_columns)
+def _leave_columns_overload(place: Any, high: Any, low: Any, zero: Any) -> Any:
+    if zero.dtype is types.float32:
+        return lambda place, high, low, zero: store(place, high)
+
+    def leave(place: Any, high: Any, low: Any, zero: Any) -> None:
+        store(place, high)
+        store(place + _HALF_FIELD, low)
+
+    return leave
+
+
+def _load_columns(place: Any, i: int, zero: Any, part: Any) -> Any:
+    """The sums of examples from number `i` on that `_leave_columns` left, as a pair."""
+    raise NotImplementedError
+
+
+@for_types(_load_columns)
+def _load_columns_overload(place: Any, i: int, zero: Any, part: Any) -> Any:
+    if zero.dtype is types.float32:
+        return lambda place, i, zero, part: (load(place + i * size_of(_F64), part), part)
+
+    def pair(place: Any, i: int, zero: Any, part: Any) -> Any:
+        own = place + i * size_of(_F64)
+        return load(own, part), load(own + _HALF_FIELD, part)
+
+    return pair
 
 
 @inlined
-def to_state(top: Any, sums: Sums, size: int) -> State:
-    """The states that the lanes stand for, of `size` classes each."""
-    c = constants(top)
+def leave_columns(place: Any, sums: Sums, zero: Any, dense: Any) -> None:
+    """Leave the sums of columns in memory."""
+    store(place, widen(sums.count))
+    _leave_columns(place + FIELD_SIZE, sums.rest, sums.rest_low, zero)
+    if dense is not None:
+        _leave_columns(place + 2 * FIELD_SIZE, sums.dot, sums.dot_low, zero)
+        _leave_columns(place + 3 * FIELD_SIZE, sums.mass, sums.mass_low, zero)
+        _leave_columns(place + 4 * FIELD_SIZE, sums.drop, sums.drop_low, zero)
+
+
+@inlined
+def _sum_of(place: Any, i: int, zero: Any, part: Any, rows: Any) -> Any:
+    """One of the sums of examples from number `i` on, as a pair."""
+    if rows is None:
+        return _load_columns(place, i, zero, part)
+    return _gather(place, i, zero, part)
+
+
+@inlined
+def state_of(place: Any, top: Any, i: int, size: int, zero: Any, dense: Any, rows: Any) -> State:
+    """The states of examples from number `i` on, of `size` classes each.
+
+    They come from what was left in memory; `top` are their maxima, in float64 and as many as one
+    register holds.
+    """
+    c = constants(zero)
     scale, unscale = widen(c.scale_down), widen(c.scale_up)
-    count = widen(sums.count)
+    nothing = part_of(top)
+    count = load(place + i * size_of(_F64), nothing)
+    rest, rest_low = _sum_of(place + FIELD_SIZE, i, zero, nothing, rows)
+    dot, dot_low = nothing, nothing
+    mass, mass_low = nothing, nothing
+    drop, drop_low = nothing, nothing
+    if dense is not None:
+        dot, dot_low = _sum_of(place + 2 * FIELD_SIZE, i, zero, nothing, rows)
+        mass, mass_low = _sum_of(place + 3 * FIELD_SIZE, i, zero, nothing, rows)
+        drop, drop_low = _sum_of(place + 4 * FIELD_SIZE, i, zero, nothing, rows)
     return State(
-        widen(top),
+        top,
         count,
-        sums.rest * scale,
-        sums.rest_low * scale,
-        sums.dot,
-        sums.dot_low,
-        sums.mass,
-        sums.mass_low,
-        sums.drop * unscale,
-        sums.drop_low * unscale,
+        rest * scale,
+        rest_low * scale,
+        dot,
+        dot_low,
+        mass,
+        mass_low,
+        drop * unscale,
+        drop_low * unscale,
         where(count == count, np.float64(size), 0.0),
     )
+
+
+def finish_lanes(state: State, zero: Any) -> Finished:
+    """What states have come to, as accurately as is worth it for the dtype of `zero`."""
+    raise NotImplementedError
+
+
+@for_types(finish_lanes)
+def _finish_lanes(state: State, zero: Any) -> Any:
+    if zero.dtype is types.float32:
+        return lambda state, zero: finish_float32(state)
+    return lambda state, zero: finish(state)
 
 
 def _tree(high: Any, low: Any) -> Any:

@@ -64,19 +64,28 @@ AHEAD = 8192
 """Bytes from what is loaded to what is asked for at the same time. With nothing asked for, memory
 waits while the exponentials are summed (1.5 times as slow); 2048 is too near (1.1 times)."""
 
+BLOCK = 4
+"""Classes that are transposed at a time."""
+
 _F32, _I32, _I64, _U16 = np.float32(0), np.int32(0), np.int64(0), np.uint16(0)
 _READER = types.void(*[types.int64] * 7, types.float64)
 _WRITER = types.void(*[types.int64] * 7)
 
 
-@jitable
-def _is_transposed(tile: Any, stored: Any, zero: Any) -> bool:
-    """Whether the numbers lie next to each other across registers, not within them."""
+@inlined
+def _transposed_lanes(tile: Any, stored: Any, like: Any, zero: Any) -> int:
+    """How many lanes of a tile can be transposed, as whole registers like `like`.
+
+    Their numbers lie next to each other across registers, not within them. What is transposed
+    takes the places of registers like `zero`.
+    """
     _, _, vector, lanes, vectors = tile
-    return lanes == lanes_of(zero) and vector == size_of(stored) and vectors > 1
+    if vector == size_of(stored) and vectors > 1 and size_of(like) == size_of(zero):
+        return lanes // lanes_of(like) * lanes_of(like)
+    return 0
 
 
-@jitable
+@inlined
 def _ask(tile: Any, v: int, stored: Any, zero: Any) -> None:
     """Ask for what lies ahead of a register, if it belongs to a run of memory."""
     address, _, vector, _, _ = tile
@@ -84,29 +93,33 @@ def _ask(tile: Any, v: int, stored: Any, zero: Any) -> None:
         prefetch(address + (v * vector + AHEAD))
 
 
-@jitable
+@inlined
 def _copy_transposed(
-    tile: Any, stored: Any, buffer: Any, stride: int, like: Any, copy: Any
-) -> None:
-    """Copy a transposed tile from or to registers like `like`, in blocks as wide as can be.
+    tile: Any, stored: Any, buffer: Any, stride: int, like: Any, zero: Any, copy: Any
+) -> int:
+    """Copy what can be transposed of a tile from or to registers like `like`; returns the lanes.
 
-    The last block overlaps the one before, where the width does not divide what there is.
+    What is in the places of registers like `zero` is converted before or after. The last block overlaps the one before, where the width does not divide what there is.
     """
-    address, lane, _, lanes, vectors = tile
-    for i in range(0, lanes * lane, LINE):
-        prefetch(address + (i + AHEAD))
-    width = lanes_of(like)
-    while width > vectors:
-        width //= 2
-    v = 0
-    while v < vectors:
-        v = min(v, vectors - width)
-        place = address + v * size_of(stored)
-        copy(place, lane, stored, buffer + v * stride, stride, like, width)
-        v += width
+    address, lane, _, _, vectors = tile
+    lanes = _transposed_lanes(tile, stored, like, zero)
+    size = lanes_of(like) * lane
+    width = BLOCK if vectors >= BLOCK else 2
+    for _ in range(0, lanes, lanes_of(like)):
+        for i in range(0, size, LINE):
+            prefetch(address + (i + AHEAD))
+        v = 0
+        while v < vectors:
+            v = min(v, vectors - width)
+            place = address + v * size_of(stored)
+            copy(place, lane, stored, buffer + v * stride, stride, like, width)
+            v += width
+        address = address + size
+        buffer = buffer + size_of(like)
+    return lanes
 
 
-@jitable
+@inlined
 def _read_numbers(tile: Any, stored: Any, buffer: Any, stride: int, zero: Any) -> None:
     """Copy a tile of plain numbers, of the type of `stored`, to registers like `zero`."""
     address, lane, vector, lanes, vectors = tile
@@ -115,8 +128,6 @@ def _read_numbers(tile: Any, stored: Any, buffer: Any, stride: int, zero: Any) -
         for v in range(vectors):
             _ask(tile, v, stored, zero)
             store(buffer + v * stride, load_as(address + v * vector, stored, zero))
-    elif _is_transposed(tile, stored, zero):
-        _copy_transposed(tile, stored, buffer, stride, zero, read_block)
     else:
         for v in range(vectors):
             for i in range(lanes):
@@ -124,14 +135,13 @@ def _read_numbers(tile: Any, stored: Any, buffer: Any, stride: int, zero: Any) -
                 store(buffer + v * stride + i * number, value)
 
 
-@jitable
-def _read_halves(tile: Any, half: Any, buffer: Any, stride: int, zero: Any) -> None:
-    """Copy a tile of halves like `half` to registers like `zero`."""
+@inlined
+def _read_halves(
+    tile: Any, half: Any, buffer: Any, stride: int, zero: Any, transposed: bool
+) -> None:
+    """Copy a tile of halves like `half` to registers like `zero`, which may hold the bits."""
     address, lane, vector, lanes, vectors = tile
     whole = bits_register(zero)
-    transposed = _is_transposed(tile, _U16, zero)
-    if transposed and size_of(zero) == size_of(whole):
-        _copy_transposed(tile, _U16, buffer, stride, whole, read_block)
     for v in range(vectors):
         target = buffer + v * stride
         if lanes == lanes_of(zero) and lane == size_of(_U16):
@@ -139,7 +149,7 @@ def _read_halves(tile: Any, half: Any, buffer: Any, stride: int, zero: Any) -> N
             bits = load_as(address + v * vector, _U16, whole)
         else:
             # The register's own place holds its bits until they are converted.
-            if not transposed or size_of(zero) != size_of(whole):
+            if not transposed:
                 for i in range(lanes):
                     bit = load_as(address + v * vector + i * lane, _U16, _I32)
                     store(target + i * size_of(_I32), bit)
@@ -147,7 +157,7 @@ def _read_halves(tile: Any, half: Any, buffer: Any, stride: int, zero: Any) -> N
         store(target, convert(to_float(bits, half), zero))
 
 
-@jitable
+@inlined
 def _write_numbers(tile: Any, stored: Any, buffer: Any, stride: int, zero: Any) -> None:
     """Copy registers like `zero` to a tile of plain numbers of the type of `stored`."""
     address, lane, vector, lanes, vectors = tile
@@ -155,8 +165,6 @@ def _write_numbers(tile: Any, stored: Any, buffer: Any, stride: int, zero: Any) 
     if lanes == lanes_of(zero) and lane == size_of(stored):
         for v in range(vectors):
             store_as(address + v * vector, load(buffer + v * stride, zero), stored)
-    elif _is_transposed(tile, stored, zero):
-        _copy_transposed(tile, stored, buffer, stride, zero, write_block)
     else:
         for v in range(vectors):
             for i in range(lanes):
@@ -164,12 +172,12 @@ def _write_numbers(tile: Any, stored: Any, buffer: Any, stride: int, zero: Any) 
                 store_as(address + v * vector + i * lane, value, stored)
 
 
-@jitable
-def _write_halves(tile: Any, half: Any, buffer: Any, stride: int, zero: Any) -> None:
-    """Copy registers like `zero` to a tile of halves like `half`."""
+@inlined
+def _write_halves(
+    tile: Any, half: Any, buffer: Any, stride: int, zero: Any, transposed: bool
+) -> None:
+    """Copy registers like `zero` to a tile of halves like `half`, or leave the bits there."""
     address, lane, vector, lanes, vectors = tile
-    whole = bits_register(zero)
-    transposed = _is_transposed(tile, _U16, zero) and size_of(zero) == size_of(whole)
     for v in range(vectors):
         source = buffer + v * stride
         bits = from_float(convert(load(source, zero), _F32), half)
@@ -181,11 +189,9 @@ def _write_halves(tile: Any, half: Any, buffer: Any, stride: int, zero: Any) -> 
                 for i in range(lanes):
                     bit = load(source + i * size_of(_I32), _I32)
                     store_as(address + v * vector + i * lane, bit, _U16)
-    if transposed:
-        _copy_transposed(tile, _U16, buffer, stride, whole, write_block)
 
 
-@jitable
+@inlined
 def _pad(buffer: Any, lanes: int, vectors: int, stride: int, padding: float, zero: Any) -> None:
     """Fill the lanes of registers that are not in use."""
     number = size_of(first_lane(zero))
@@ -212,15 +218,24 @@ def _make_reader(compute: str, dtype: str, source: str) -> Callable[..., None]:
         _ = source  # part of what the compiled function is cached by
         zero = zeros(compute, 1)
         number = size_of(first_lane(zero))
-        for i in range(0, stride // number, lanes_of(zero)):
+        place = pointer(buffer)
+        tile = (pointer(address), lane, vector, lanes, vectors)
+        begin = turned = 0
+        if are_halves:
+            bits = bits_register(zero)
+            turned = _copy_transposed(tile, _U16, place, stride, bits, zero, read_block)
+        else:
+            begin = _copy_transposed(tile, stored, place, stride, zero, zero, read_block)
+        padded = padding == padding
+        for i in range(begin, stride // number if padded else lanes, lanes_of(zero)):
             used = max(0, min(lanes_of(zero), lanes - i))
             tile = (pointer(address) + i * lane, lane, vector, used, vectors)
-            registers = pointer(buffer) + i * number
+            registers = place + i * number
             if are_halves:
-                _read_halves(tile, zeros(half, 1), registers, stride, zero)
+                _read_halves(tile, zeros(half, 1), registers, stride, zero, i < turned)
             else:
                 _read_numbers(tile, stored, registers, stride, zero)
-            if used < lanes_of(zero) and padding == padding:
+            if used < lanes_of(zero) and padded:
                 _pad(registers, used, vectors, stride, padding, zero)
 
     return read
@@ -243,14 +258,24 @@ def _make_writer(compute: str, dtype: str, source: str) -> Callable[..., None]:
         _ = source
         zero = zeros(compute, 1)
         number = size_of(first_lane(zero))
-        for i in range(0, lanes, lanes_of(zero)):
+        place = pointer(buffer)
+        whole = (pointer(address), lane, vector, lanes, vectors)
+        begin = turned = 0
+        if are_halves:
+            bits = bits_register(zero)
+            turned = _transposed_lanes(whole, _U16, bits, zero)
+        else:
+            begin = _copy_transposed(whole, stored, place, stride, zero, zero, write_block)
+        for i in range(begin, lanes, lanes_of(zero)):
             used = min(lanes_of(zero), lanes - i)
             tile = (pointer(address) + i * lane, lane, vector, used, vectors)
-            registers = pointer(buffer) + i * number
+            registers = place + i * number
             if are_halves:
-                _write_halves(tile, zeros(half, 1), registers, stride, zero)
+                _write_halves(tile, zeros(half, 1), registers, stride, zero, i < turned)
             else:
                 _write_numbers(tile, stored, registers, stride, zero)
+        if are_halves:
+            _copy_transposed(whole, _U16, place, stride, bits, zero, write_block)
 
     return write
 

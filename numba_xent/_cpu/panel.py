@@ -5,6 +5,9 @@ apart, all of those lines share a few places in the caches, and no hardware sees
 *panel* is a copy of several neighbouring units with all of their classes: each class is one run of
 memory, and the runs stand in the caches side by side. While the units of one panel are solved, the
 next one is brought, a little at a time; its memory is asked for some runs ahead.
+
+Few, contiguous classes are turned to runs by transposing them, a whole panel in one call; gradients
+by such logits are collected in a panel, too.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from .intrinsics import (
     zeros,
 )
 from .memory import start_of
+from .stream import stage_for
 from .vector import REGISTER
 
 _I64 = np.int64(0)
@@ -45,11 +49,14 @@ class Panels(NamedTuple):
         Where the int64 of `Numbers` lie.
     logits, labels
         Where the copies are: those of the two sides, one behind the other.
+    output
+        Where the gradients of a panel are collected.
     """
 
     numbers: Any
     logits: Any
     labels: Any
+    output: Any
 
 
 class Numbers(NamedTuple):
@@ -87,7 +94,7 @@ NUMBERS_SIZE = 8 * _COUNT
 @inlined
 def get_numbers(panels: Panels) -> Numbers:
     """The numbers of a task's panels."""
-    return Numbers(*load_all(panels.numbers, _COUNT, _I64))
+    return Numbers(*load_all(panels.numbers, _COUNT, size_of(_I64), _I64))
 
 
 @inlined
@@ -108,7 +115,7 @@ def open_panels(p: Any, first: int, last: int, panels: Panels) -> None:
     """Make panels ready for the units of a task."""
     item, units = _next_panel(p, first, last)
     numbers = Numbers(_I64, _I64, _I64, _I64, _I64, item, units, _I64, _I64)
-    store_all(panels.numbers, numbers)
+    store_all(panels.numbers, size_of(_I64), numbers)
 
 
 @inlined
@@ -164,6 +171,7 @@ def bring(p: Any, n: int, panels: Panels, zero: Any, dense: Any) -> None:
             row += 1
     store_all(
         panels.numbers,
+        size_of(_I64),
         Numbers(
             now.logits,
             now.labels,
@@ -179,18 +187,34 @@ def bring(p: Any, n: int, panels: Panels, zero: Any, dense: Any) -> None:
 
 
 @inlined
+def _bring_turned(p: Any, t: Any, item: int, units: int, target: Any, zero: Any) -> None:
+    """Copy a whole panel, the classes of which are next to each other."""
+    place = start_of(t, item // p.units, item % p.units)
+    lanes = units * lanes_of(zero)
+    call_at(t.mover, (place, t.example, t.vector, lanes, p.classes, target, p.pitch, np.nan))
+
+
+@inlined
 def enter(p: Any, item: int, last: int, panels: Panels, zero: Any, dense: Any) -> None:
     """See to it that a unit's panel is there, if it is to have one."""
     now = get_numbers(panels)
     if item == now.next_item and now.next_units > 0:
-        bring(p, p.panel * p.classes, panels, zero, dense)
+        side = _I64
+        if p.turned != 0:
+            units = now.next_units
+            _bring_turned(p, p.logits, item, units, panels.logits, zero)
+            if dense is not None:
+                _bring_turned(p, p.labels, item, units, panels.labels, zero)
+        else:
+            bring(p, p.panel * p.classes, panels, zero, dense)
+            side = 1 - now.side
         next_item, next_units = _next_panel(p, item + now.next_units, last)
         now = Numbers(
             now.logits,
             now.labels,
             item,
             now.next_units,
-            1 - now.side,
+            side,
             next_item,
             next_units,
             _I64,
@@ -205,6 +229,7 @@ def enter(p: Any, item: int, last: int, panels: Panels, zero: Any, dense: Any) -
         labels = address_of(panels.labels + offset)
     store_all(
         panels.numbers,
+        size_of(_I64),
         Numbers(
             logits,
             labels,
@@ -217,3 +242,26 @@ def enter(p: Any, item: int, last: int, panels: Panels, zero: Any, dense: Any) -
             now.piece,
         ),
     )
+
+
+@inlined
+def collected(p: Any, panels: Panels) -> int:
+    """Where the gradients of a unit are collected, 0 if nowhere."""
+    here: int = get_numbers(panels).logits
+    if p.collected != 0 and here != 0:
+        here += address_of(panels.output) - address_of(panels.logits)
+        return here
+    return 0
+
+
+@inlined
+def leave(p: Any, item: int, panels: Panels, stage: Any, zero: Any) -> None:
+    """Write the gradients of a panel, if `item` is its last unit."""
+    now = get_numbers(panels)
+    t = p.d_logits
+    if now.logits != 0 and item == now.item + now.units - 1:
+        lanes = now.units * lanes_of(zero)
+        place = start_of(t, now.item // p.units, now.item % p.units)
+        if t.stream != 0:
+            place = stage_for(stage, place, lanes * t.example)
+        call_at(t.mover, (place, t.example, t.vector, lanes, p.classes, panels.output, p.pitch))

@@ -67,6 +67,10 @@ class Shape(NamedTuple):
         Chunks in a piece, and how many pieces there are: they are solved apart, by any thread.
     panel, pitch
         Units in a panel (0: no panels are made), and bytes from one class to the next in it.
+    turned
+        1 if the classes of panels are next to each other where they come from.
+    collected
+        1 if the gradients of such a panel are collected, too, and written at once.
     keep
         1 if the exponentials of all chunks are kept until the gradient is written.
     raw
@@ -95,6 +99,8 @@ class Shape(NamedTuple):
     pieces: int
     panel: int
     pitch: int
+    turned: int
+    collected: int
     keep: int
     raw: int
     phase: int

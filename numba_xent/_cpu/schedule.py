@@ -26,7 +26,6 @@ from .._math.cross_entropy import (
     Finished,
     State,
     dense_loss,
-    finish,
     merge,
     probability,
     sparse_label_gradient,
@@ -36,6 +35,7 @@ from .._math.primitives import where, widen
 from .backward import write_gradients
 from .compile import inlined
 from .examples import (
+    OTHER,
     SCALE,
     labels_of,
     leave_logits_at_labels,
@@ -45,21 +45,29 @@ from .examples import (
     slot_of,
     write_numbers,
 )
-from .forward import state_of
+from .forward import sum_chunks
 from .intrinsics import (
     any_lane,
     convert,
     lane_numbers,
+    lanes_of,
+    load,
     load_all,
+    part_of,
     pointer,
     size_of,
     spread,
     store,
     store_all,
 )
-from .panel import enter
-from .unit import chunk_of, logits_panel
-from .workspace import SAVED, Workspace
+from .lanes import finish_lanes, state_of
+from .memory import LINE, start_of
+from .panel import enter, leave
+from .stream import drain
+from .unit import chunk_of, classes_before, logits_panel
+from .workspace import ROW, SAVED, Workspace
+
+_F64 = np.float64(0)
 
 # Most units are solved at a stroke. Those in several pieces take three phases, each of which is over
 # for all pieces before the next begins: a state of each piece, the losses, and the gradients.
@@ -71,6 +79,9 @@ def solve(
     p: Any,
     item: int,
     last: int,
+    o: int,
+    u: int,
+    piece: int,
     work: Workspace,
     zero: Any,
     dense: Any,
@@ -87,6 +98,8 @@ def solve(
     item, last
         The number of the piece, counted over all units of all outer indices, and that of the first
         one that is not to be solved by the same task.
+    o, u, piece
+        The outer index, the unit, and the number of the piece in it.
     work
         Scratch memory.
     zero
@@ -96,47 +109,91 @@ def solve(
     rows
         Not None for rows, None for columns.
     """
-    unit, piece = item // p.pieces, item % p.pieces
-    o, u = unit // p.units, unit % p.units
     count = min(p.group, p.inner - u * p.group)
-    like = widen(zero)
-    size = SAVED * size_of(like)
-    own = pointer(p.results) + item * size
-    phase = p.now
-    if phase == LOSSES and piece != 0:
+    if p.now == LOSSES and piece != 0:
         return
     if rows is None and p.panel != 0:
         enter(p, item, last, work.panels, zero, dense)
-    row = Finished(like, like, like)
-    scale = like
-    at_label = like
-    indices = work.indices
-    if phase != GRADIENTS:
-        if phase != LOSSES:
-            end = (last // p.pieces) * p.chunks + (last % p.pieces) * p.piece
-            state = state_of(p, o, u, piece, end, count, work, zero, dense, gradient, rows)
-        else:
-            state = State(*load_all(own, SAVED, like))
-            for i in range(1, p.pieces):
-                state = merge(state, State(*load_all(own + i * size, SAVED, like)))
-        if phase == STATES:
-            store_all(own, state)
-            return
-        row, scale, at_label = _conclude(p, o, u, count, state, work, zero, dense, gradient, rows)
-        if phase == LOSSES:
-            store_all(own, (row.top, row.log_sum, row.inverse, scale, at_label))
-            return
-    else:
-        top, log_sum, inverse, scale, at_label = load_all(own + -piece * size, 5, like)
-        row = Finished(top, log_sum, inverse)
-    if gradient is not None:
+    like = widen(zero)
+    row = work.row
+    if p.pieces > 1:
+        row = pointer(p.results) + (item - piece) * (SAVED * size_of(like))
+    if p.now != GRADIENTS:
+        _forward(p, o, u, piece, last, count, row, work, zero, dense, gradient, rows)
+    if gradient is not None and p.now in (WHOLE, GRADIENTS):
+        indices = work.indices
         if dense is None:
             indices = labels_of(p, o, u, count, work)
+        top, log_sum, inverse, scale, at_label = load_all(row, ROW, size_of(like), like)
         store(slot_of(work, SCALE, zero), spread(scale, zero))
+        own = Finished(top, log_sum, inverse)
         value = spread(at_label, zero)
         for c in range(piece * p.piece, min(p.chunks, (piece + 1) * p.piece)):
             chunk = chunk_of(p, c, count, zero, rows)
-            write_gradients(p, o, u, c, chunk, count, row, indices, value, work, zero, dense, rows)
+            write_gradients(p, o, u, c, chunk, count, own, indices, value, work, zero, dense, rows)
+        if rows is None and p.collected != 0:
+            drain(work.stage, p.classes * size_of(zero) // LINE)
+            leave(p, item, work.panels, work.stage, zero)
+
+
+@inlined
+def _forward(
+    p: Any,
+    o: int,
+    u: int,
+    piece: int,
+    last: int,
+    count: int,
+    row: Any,
+    work: Workspace,
+    zero: Any,
+    dense: Any,
+    gradient: Any,
+    rows: Any,
+) -> None:
+    """The state of a piece of a unit; its losses, if that is all of the unit or the last phase.
+
+    Once summed, as many examples are gone on with at a time as fill a register of the machine: what
+    is known of a whole unit would not fit its registers.
+    """
+    part = part_of(widen(zero))
+    step = lanes_of(zero) * size_of(_F64)
+    pieces = row + piece * SAVED * step
+    first = piece * p.piece
+    end = min(p.chunks, first + p.piece)
+    stop = (last // p.pieces) * p.chunks + (last % p.pieces) * p.piece
+    c = first
+    while True:
+        after = end
+        if p.now != LOSSES:
+            after = sum_chunks(p, o, u, c, end, stop, count, work, zero, dense, gradient, rows)
+        saved = work.state if after < end else pieces
+        ends = after == end and p.now != STATES
+        if ends and dense is None:
+            labels = labels_of(p, o, u, count, work)
+            panel = logits_panel(work, rows)
+            leave_logits_at_labels(p, o, u, count, labels, panel, work, zero)
+        size = classes_before(p, after, zero, rows) - classes_before(p, c, zero, rows)
+        for i in range(0, count, lanes_of(part)):
+            lane = i * size_of(_F64)
+            if p.now == LOSSES:
+                state = State(*load_all(pieces + lane, SAVED, step, part))
+                for n in range(1, p.pieces):
+                    other = pieces + (n * SAVED * step + lane)
+                    state = merge(state, State(*load_all(other, SAVED, step, part)))
+            else:
+                top = load(work.tops + ((after - 1) * step + lane), part)
+                state = state_of(work.sums, top, i, size, zero, dense, rows)
+                if c != first:
+                    before = State(*load_all(work.state + lane, SAVED, step, part))
+                    state = merge(before, state)
+            if ends:
+                _conclude(p, o, u, i, count, state, row + lane, work, zero, dense, gradient)
+            else:
+                store_all(saved + lane, step, state)
+        if after == end:
+            return
+        c = after
 
 
 @inlined
@@ -144,43 +201,46 @@ def _conclude(
     p: Any,
     o: int,
     u: int,
+    i: int,
     count: int,
     state: State,
+    row: Any,
     work: Workspace,
     zero: Any,
     dense: Any,
     gradient: Any,
-    rows: Any,
-) -> tuple[Finished, Any, Any]:
-    """Write the losses of a unit.
-
-    Returns what its gradients need: the row, their scale, and the gradient of the labels' classes.
-    """
-    if dense is None:
-        labels = labels_of(p, o, u, count, work)
-        panel = logits_panel(work, rows)
-        leave_logits_at_labels(p, o, u, count, labels, panel, work, zero)
-    row = finish(state)
-    z = row.top
+) -> None:
+    """Write the losses of a unit's examples from number `i` on, and what their gradients need."""
+    part = part_of(zero)
+    n = min(count - i, lanes_of(part))
+    buffer = slot_of(work, OTHER, zero)
+    own = finish_lanes(state, zero)
+    z = own.top
     if dense is not None:
-        loss = dense_loss(state, row, p.keep_label, p.uniform)
-        real = widen(lane_numbers(zero)) < np.float64(count)
-        lost = (loss != loss) & (row.log_sum == row.log_sum) & real
+        loss = dense_loss(state, own, p.keep_label, p.uniform)
+        real = lane_numbers(own.top) < np.float64(n)
+        lost = (loss != loss) & (own.log_sum == own.log_sum) & real
         if any_lane(lost):
-            loss = where(lost, loss_class_by_class(p, o, u, count, row, work, zero), loss)
+            x = start_of(p.logits, o, u) + i * p.logits.example
+            y = start_of(p.labels, o, u) + i * p.labels.example
+            loss = where(lost, loss_class_by_class(p, x, y, n, own, buffer, part), loss)
     else:
-        z = logits_at_labels(work, zero)
-        loss = sparse_loss(z, row)
-    weight = widen(zero)
+        z = logits_at_labels(i, work, zero)
+        loss = sparse_loss(z, own)
+    weight = widen(part)
     if gradient is not None or p.raw == 0:
-        weight = read_optional(p.weights, o, u, count, work, zero)
+        place = start_of(p.weights, o, u) + i * p.weights.example
+        weight = read_optional(p.weights, place, n, buffer, part)
     if p.raw == 0:
         # Rounded first, so that it is the weight times what unweighted losses are.
         loss = widen(convert(loss, zero)) * weight
-    write_numbers(p.loss, o, u, count, loss, work, zero)
-    if gradient is None:
-        return row, weight, weight
-    scale = read_optional(p.upstream, o, u, count, work, zero) * weight * p.scale
-    if dense is not None:
-        return row, scale, scale
-    return row, scale, sparse_label_gradient(probability(z, row), scale)
+    place = start_of(p.loss, o, u) + i * p.loss.example
+    write_numbers(p.loss, place, n, loss, buffer, part)
+    if gradient is not None:
+        place = start_of(p.upstream, o, u) + i * p.upstream.example
+        scale = read_optional(p.upstream, place, n, buffer, part) * weight * p.scale
+        at_label = scale
+        if dense is None:
+            at_label = sparse_label_gradient(probability(z, own), scale)
+        step = lanes_of(zero) * size_of(_F64)
+        store_all(row, step, (own.top, own.log_sum, own.inverse, scale, at_label))

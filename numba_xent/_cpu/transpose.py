@@ -49,19 +49,21 @@ def _join(builder: Any, parts: list[Any], lanes: int) -> Any:
 
 def _places(builder: Any, address: Any, step: Any, count: int, ty: Any) -> list[Any]:
     """Pointers to vectors at regular steps."""
-    return [
-        builder.bitcast(builder.gep(address, [builder.mul(step, _INT64(i))]), ty.as_pointer())
-        for i in range(count)
-    ]
+    # Four from each of a few bases: the processor adds one or two steps, and three are one number.
+    steps = [builder.mul(step, _INT64(i)) for i in range(5)]
+    places: list[Any] = []
+    for i in range(count):
+        if i > 0 and i % 4 == 0:
+            address = builder.gep(address, [steps[4]])
+        places.append(builder.bitcast(builder.gep(address, [steps[i % 4]]), ty.as_pointer()))
+    return places
 
 
 def _for_each_width(builder: Any, width: Any, lanes: int, emit: Any) -> None:
     """Code for every width that there may be; the one that is met is run."""
-    classes = 2
-    while classes <= lanes:
+    for classes in (2, 4):
         with builder.if_then(builder.icmp_signed("==", width, _INT64(classes))):
             emit(classes)
-        classes *= 2
 
 
 @intrinsic

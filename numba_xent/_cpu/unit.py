@@ -8,7 +8,7 @@ from .chunk import Chunk, Tile, fetch, tile_of
 from .compile import inlined
 from .intrinsics import lanes_of, pointer, size_of
 from .memory import AHEAD, start_of
-from .panel import get_numbers
+from .panel import collected, get_numbers
 from .workspace import Workspace
 
 
@@ -69,6 +69,13 @@ def fetch_chunk(
 
 
 @inlined
+def panel_tile(p: Any, panel: Any, chunk: Chunk, stored: Any) -> Tile:
+    """A chunk of a unit that is at a place in a panel."""
+    place = panel + chunk.first * p.pitch
+    return Tile(place, p.pitch, chunk.full, place + chunk.full * p.pitch, 0, 0, stored)
+
+
+@inlined
 def operand(
     p: Any,
     t: Any,
@@ -83,8 +90,7 @@ def operand(
 ) -> Tile:
     """A chunk of an operand, once fetched."""
     if panel != 0:
-        place = pointer(panel) + chunk.first * p.pitch
-        return Tile(place, p.pitch, chunk.full, place + chunk.full * p.pitch, 0, 0, stored)
+        return panel_tile(p, pointer(panel), chunk, stored)
     ahead = t.unit if p.chunks == 1 else p.chunk * t.vector
     if rows is not None:
         ahead += AHEAD
@@ -104,6 +110,14 @@ def labels_panel(work: Workspace, rows: Any) -> int:
     """The same for the labels."""
     if rows is None:
         return get_numbers(work.panels).labels
+    return 0
+
+
+@inlined
+def gradient_panel(p: Any, work: Workspace, rows: Any) -> int:
+    """Where the gradients of the unit are collected, 0 if nowhere."""
+    if rows is None:
+        return collected(p, work.panels)
     return 0
 
 

@@ -21,6 +21,11 @@ LABELS = 512
 SAVED = len(State._fields)
 """Registers of float64 that the state of a unit or of a piece of it takes in memory."""
 
+ROW = 5
+"""Registers of float64 of what gradients need of a unit: the numbers of `Finished`, the scale of
+its gradients, and the gradients of the labels' classes. Those of a unit in several pieces lie where
+the state of its first piece was."""
+
 _WIDE = 8  # bytes of a float64 or int64
 
 
@@ -29,11 +34,12 @@ class Plan(NamedTuple):
 
     Attributes
     ----------
-    stage, logits, labels, output, exponentials, sums, state, maxima, examples, tops, indices, known
+    stage, logits, labels, output, exponentials, sums, state, row, maxima, examples, tops, indices,
+    known
         The parts of `Workspace`.
     numbers
         The numbers of the stage.
-    panel_numbers, panel_logits, panel_labels
+    panel_numbers, panel_logits, panel_labels, panel_output
         The parts of the panels, see :mod:`.panel`.
     example, room
         The numbers of `Workspace` and of its stage.
@@ -48,6 +54,7 @@ class Plan(NamedTuple):
     exponentials: int = 0
     sums: int = 0
     state: int = 0
+    row: int = 0
     maxima: int = 0
     examples: int = 0
     tops: int = 0
@@ -57,6 +64,7 @@ class Plan(NamedTuple):
     panel_numbers: int = 0
     panel_logits: int = 0
     panel_labels: int = 0
+    panel_output: int = 0
     example: int = 0
     room: int = 0
     size: int = 0
@@ -72,6 +80,7 @@ def plan(
     gradient: bool,
     panel: int,
     dense: bool,
+    collected: int,
 ) -> Plan:
     """Divide scratch memory.
 
@@ -87,6 +96,8 @@ def plan(
         Whether the exponentials of all chunks are kept; whether a gradient is wanted at all.
     panel, dense
         Bytes of a panel, and whether there are panels of labels, too.
+    collected
+        Bytes of a panel of gradients.
     """
     chunks = max(1, -(-vectors // chunk))
     example = (min(chunk, vectors) + 1) * register
@@ -102,6 +113,7 @@ def plan(
         "exponentials": exponentials,
         "sums": FIELDS_SIZE,
         "state": SAVED * lanes * _WIDE if chunks > 1 else 0,
+        "row": ROW * lanes * _WIDE if gradient else 0,
         "maxima": lanes * register,
         "examples": 4 * register,
         "tops": chunks * lanes * _WIDE,
@@ -111,6 +123,7 @@ def plan(
         "panel_numbers": NUMBERS_SIZE,
         "panel_logits": 2 * panel,
         "panel_labels": 2 * panel if dense else 0,
+        "panel_output": collected,
     }
     begin = 0
     offsets = {}
@@ -138,6 +151,8 @@ class Workspace(NamedTuple):
         What is known of each example, before it is brought together.
     state
         The state of the chunks so far.
+    row
+        What gradients need to know, see :data:`ROW`.
     maxima
         The maximum in each lane of each example, of the chunk that comes next.
     known
@@ -165,6 +180,7 @@ class Workspace(NamedTuple):
     exponentials: Any
     sums: Any
     state: Any
+    row: Any
     maxima: Any
     known: Any
     examples: Any
@@ -188,6 +204,7 @@ def lay_out(p: Any, task: int, stored: Any) -> Workspace:
         start + w.exponentials,
         start + w.sums,
         start + w.state,
+        start + w.row,
         start + w.maxima,
         start + w.known,
         start + w.examples,
@@ -195,6 +212,11 @@ def lay_out(p: Any, task: int, stored: Any) -> Workspace:
         start + w.tops,
         w.example,
         Stage(start + w.numbers, start + w.stage, w.room),
-        Panels(start + w.panel_numbers, start + w.panel_logits, start + w.panel_labels),
+        Panels(
+            start + w.panel_numbers,
+            start + w.panel_logits,
+            start + w.panel_labels,
+            start + w.panel_output,
+        ),
         stored,
     )

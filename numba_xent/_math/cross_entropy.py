@@ -30,7 +30,7 @@ import numpy as np
 
 from .compensated import accumulate, add_pairs, low_part, scale_pair, total_of, two_product
 from .constants import constants
-from .exponential import exp, exp_scaled, log_of_sum
+from .exponential import exp, exp_scaled, log_of_float32_sum, log_of_sum
 from .primitives import fma, maximum, where
 
 
@@ -182,13 +182,19 @@ def merge(first: State, second: State) -> State:
 
 def finish(state: State) -> Finished:
     """Turn the state of a whole row into what loss and gradient need."""
+    return finish_with(state, log_of_sum(state.count, state.rest, state.rest_low))
+
+
+def finish_float32(state: State) -> Finished:
+    """The same for a state of float32 terms."""
+    return finish_with(state, log_of_float32_sum(state.count, state.rest))
+
+
+def finish_with(state: State, log_sum: Any) -> Finished:
+    """The same, given ``log(count + rest)`` where there is such a number."""
     valid = (state.top - state.top == 0.0) & (state.count > 0.0)
     s = where(valid, total_of(state.count + state.rest, state.rest_low), np.nan)
-    return Finished(
-        state.top,
-        where(valid, log_of_sum(state.count, state.rest, state.rest_low), np.nan),
-        1.0 / s,
-    )
+    return Finished(state.top, where(valid, log_sum, np.nan), 1.0 / s)
 
 
 def dense_loss(state: State, row: Finished, keep: Any, uniform: Any) -> Any:
