@@ -105,6 +105,20 @@ def test_few_classes_in_panels(classes: int, dtype: np.dtype) -> None:
             assert np.array_equal(place, gradient)
 
 
+@pytest.mark.parametrize(("classes", "examples"), [(20, 60_011), (150, 8_011), (900, 1_301)])
+def test_far_classes_in_panels(classes: int, examples: int) -> None:
+    """Many or few units in a panel, which are brought while others are solved, or at once."""
+    rng = np.random.default_rng(classes)
+    logits = rng.standard_normal((classes, examples), dtype=np.float32).T
+    soft = rng.random((classes, examples), dtype=np.float32).T
+    index = rng.integers(0, classes, examples)
+    for fn, labels in ((V2, soft), (SPARSE, index)):
+        value, gradient = _pieces(fn, labels, logits, 701)
+        got = xent.value_and_grad(fn)(labels=labels, logits=logits)
+        assert got[0].tobytes() == value.tobytes()
+        assert np.array_equal(got[1], gradient)
+
+
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("offset", [0, 1, 7, 16])
 def test_few_classes_past_the_caches(offset: int, order: Any) -> None:

@@ -53,8 +53,12 @@ PANELS = 640 << 10
 """Bytes of all panels of a task: with the rest of its scratch memory no more than a MiB."""
 
 PANEL_UNITS = 32
-"""Units in a panel, at most. With less than two the runs of memory are too short (1.6 times as slow
-as no panels at all)."""
+"""Units in a panel, at most."""
+
+LEAST_UNITS = {2: 16, 1: 2}
+"""Units in a panel, at least, if there are two panels of an operand or one. Shorter runs of memory
+take longer than it saves to bring one while the other is solved ([500, 65536] axis 0, 5 units, 1.3
+times as long); with less than two units they take 1.6 times as long as with no panels at all."""
 
 TURNED = 8 << 10
 """Bytes of one operand in a panel that is made by transposing: one that is called for each unit
@@ -231,11 +235,14 @@ class PanelShape(NamedTuple):
     ----------
     units
         Units in each, 0 if there are none.
+    sides
+        How many panels there are of each operand.
     turned, collected
         Whether they are made by transposing, and leave so as panels of gradients.
     """
 
     units: int
+    sides: int
     turned: bool
     collected: bool
 
@@ -245,17 +252,21 @@ def _panels(lying: dict[str, tuple[Meta, int, int]], size: int) -> PanelShape:
 
     How the tensors with classes lie is given by the steps from class to class and from example to
     example. There are panels if all operands are to be transposed, or if they are large and have
-    their examples next to each other; of the latter each has two.
+    their examples next to each other; of the latter each has two, if there is
+    room for enough units.
     """
     operands = [steps for name, steps in lying.items() if name not in _OUTPUTS]
     if all(_is_turned(*steps) for steps in operands):
         collected = "d_logits" in lying and _is_turned(*lying["d_logits"])
-        return PanelShape(max(1, TURNED // size), True, collected)
-    near = all(example == meta[0].itemsize for meta, _, example in operands)
-    units = min(PANEL_UNITS, PANELS // (2 * len(operands) * size))
-    if near and units > 1 and max(_nbytes(meta) for meta, _, _ in operands) >= STREAMED:
-        return PanelShape(units, False, False)
-    return PanelShape(0, False, False)
+        return PanelShape(max(1, TURNED // size), 1, True, collected)
+    if all(example == meta[0].itemsize for meta, _, example in operands) and (
+        max(_nbytes(meta) for meta, _, _ in operands) >= STREAMED
+    ):
+        for sides in (2, 1):
+            units = min(PANEL_UNITS, PANELS // (sides * len(operands) * size))
+            if units >= LEAST_UNITS[sides]:
+                return PanelShape(units, sides, False, False)
+    return PanelShape(0, 1, False, False)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -300,7 +311,7 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
     pieces = -(-chunks // piece)
     units = -(-inner // group)
     blocks = outer * -(-inner // SUMMED)
-    panels = PanelShape(0, False, False)
+    panels = PanelShape(0, 1, False, False)
     if not rows and pieces == 1:
         lying = {n: (given[n], step, cuts[n][1]) for n, step in class_strides.items()}
         panels = _panels(lying, classes * register)
@@ -335,6 +346,7 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
             pieces=pieces,
             panel=panels.units,
             pitch=pitch,
+            sides=panels.sides,
             turned=panels.turned,
             collected=panels.collected,
             keep=pieces == 1,
@@ -353,7 +365,7 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
             copies=group if rows else 1,
             keep=pieces == 1,
             gradient=gradient,
-            panel=classes * pitch,
+            panel=panels.sides * classes * pitch,
             dense=dense,
             collected=classes * pitch if panels.collected else 0,
         ),

@@ -215,7 +215,7 @@ def _sum_columns(
         if gradient is not None:
             kept = kept_chunk(p, 0, chunk, work, zero)
         full = chunk.full
-        brings = p.panel != 0 and p.turned == 0
+        brings = p.panel != 0 and p.sides == 2
         step = BROUGHT if brings else full
         for v in range(0, full, step):
             n = min(step, full - v)

@@ -4,7 +4,8 @@ A unit of columns reads a cache line or two of each class. Where classes lie a l
 apart, all of those lines share a few places in the caches, and no hardware sees them coming. A
 *panel* is a copy of several neighbouring units with all of their classes: each class is one run of
 memory, and the runs stand in the caches side by side. While the units of one panel are solved, the
-next one is brought, a little at a time; its memory is asked for some runs ahead.
+next one is brought, a little at a time; its memory is asked for some runs ahead. Where two panels
+would be too large, there is one, which is brought at a stroke.
 
 Few, contiguous classes are turned to runs by transposing them, a whole panel in one call; gradients
 by such logits are collected in a panel, too.
@@ -24,6 +25,7 @@ from .intrinsics import (
     lanes_of,
     load,
     load_all,
+    pointer,
     prefetch,
     size_of,
     store,
@@ -41,7 +43,7 @@ AHEAD = 16
 
 
 class Panels(NamedTuple):
-    """A task's two panels: the one that is being solved, and the one that comes next.
+    """A task's panels: the one that is being solved, and perhaps another, the one that comes next.
 
     Attributes
     ----------
@@ -70,6 +72,8 @@ class Numbers(NamedTuple):
         The first unit and the number of units of the panel that is there, and on which side it is.
     next_item, next_units
         The same of the panel that comes.
+    from_logits, from_labels
+        The addresses of the first number of that one.
     row, piece
         What is to be brought next: a class, and the unit whose register of it.
     """
@@ -81,11 +85,14 @@ class Numbers(NamedTuple):
     side: Any
     next_item: Any
     next_units: Any
+    from_logits: Any
+    from_labels: Any
     row: Any
     piece: Any
 
 
 _COUNT = len(Numbers._fields)
+_ROW = 8 * Numbers._fields.index("row")
 
 NUMBERS_SIZE = 8 * _COUNT
 """Bytes of the numbers."""
@@ -111,21 +118,46 @@ def _next_panel(p: Any, item: int, last: int) -> tuple[int, int]:
 
 
 @inlined
-def open_panels(p: Any, first: int, last: int, panels: Panels) -> None:
-    """Make panels ready for the units of a task."""
-    item, units = _next_panel(p, first, last)
-    numbers = Numbers(_I64, _I64, _I64, _I64, _I64, item, units, _I64, _I64)
-    store_all(panels.numbers, size_of(_I64), numbers)
+def _coming(p: Any, item: int, last: int, panels: Panels, now: Numbers) -> Numbers:
+    """The numbers once the panel that comes next is that of unit `item`; they are left, too."""
+    item, units = _next_panel(p, item, last)
+    o, u = item // p.units, item % p.units
+    coming = Numbers(
+        now.logits,
+        now.labels,
+        now.item,
+        now.units,
+        now.side,
+        item,
+        units,
+        address_of(start_of(p.logits, o, u)),
+        address_of(start_of(p.labels, o, u)),
+        _I64,
+        _I64,
+    )
+    store_all(panels.numbers, size_of(_I64), coming)
+    return coming
 
 
 @inlined
-def _bring_run(
-    p: Any, t: Any, item: int, row: int, n: int, ahead: int, target: Any, zero: Any
-) -> None:
+def open_panels(p: Any, first: int, last: int, panels: Panels) -> None:
+    """Make panels ready for the units of a task."""
+    nothing = Numbers(_I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64)
+    _coming(p, first, last, panels, nothing)
+
+
+@inlined
+def _coming_side(p: Any, now: Numbers) -> int:
+    """On which side the panel is that comes next."""
+    coming: int = (p.sides - 1) * (1 - now.side)
+    return coming
+
+
+@inlined
+def _bring_run(t: Any, place: Any, n: int, ahead: int, target: Any, zero: Any) -> None:
     """Copy `n` registers of a class."""
     number = size_of(first_lane(zero))
     step = size_of(zero)
-    place = start_of(t, item // p.units, item % p.units) + row * t.classes
     if t.plain != 0:
         machine = zeros("float32", 1)
         for i in range(0, n * step, REGISTER):
@@ -147,7 +179,7 @@ def bring(p: Any, n: int, panels: Panels, zero: Any, dense: Any) -> None:
     units = now.next_units
     row = now.row
     piece = now.piece
-    side = (1 - now.side) * p.pitch * p.classes
+    side = _coming_side(p, now) * p.pitch * p.classes
     rows = max(1, AHEAD // max(1, units))
     while n > 0 and row < p.classes and units > 0:
         take = min(n, units - piece)
@@ -158,38 +190,24 @@ def bring(p: Any, n: int, panels: Panels, zero: Any, dense: Any) -> None:
             after = rows - p.classes
             beyond = units
         target = side + row * p.pitch + piece * size_of(zero)
-        item = now.next_item + piece
+        place = pointer(now.from_logits) + (row * p.logits.classes + piece * p.logits.unit)
         ahead = after * p.logits.classes + beyond * p.logits.unit
-        _bring_run(p, p.logits, item, row, take, ahead, panels.logits + target, zero)
+        _bring_run(p.logits, place, take, ahead, panels.logits + target, zero)
         if dense is not None:
+            place = pointer(now.from_labels) + (row * p.labels.classes + piece * p.labels.unit)
             ahead = after * p.labels.classes + beyond * p.labels.unit
-            _bring_run(p, p.labels, item, row, take, ahead, panels.labels + target, zero)
+            _bring_run(p.labels, place, take, ahead, panels.labels + target, zero)
         n -= take
         piece += take
         if piece == units:
             piece = 0
             row += 1
-    store_all(
-        panels.numbers,
-        size_of(_I64),
-        Numbers(
-            now.logits,
-            now.labels,
-            now.item,
-            now.units,
-            now.side,
-            now.next_item,
-            units,
-            row,
-            piece,
-        ),
-    )
+    store_all(panels.numbers + _ROW, size_of(_I64), (row, piece))
 
 
 @inlined
-def _bring_turned(p: Any, t: Any, item: int, units: int, target: Any, zero: Any) -> None:
+def _bring_turned(p: Any, t: Any, place: int, units: int, target: Any, zero: Any) -> None:
     """Copy a whole panel, the classes of which are next to each other."""
-    place = start_of(t, item // p.units, item % p.units)
     lanes = units * lanes_of(zero)
     call_at(t.mover, (place, t.example, t.vector, lanes, p.classes, target, p.pitch, np.nan))
 
@@ -199,27 +217,16 @@ def enter(p: Any, item: int, last: int, panels: Panels, zero: Any, dense: Any) -
     """See to it that a unit's panel is there, if it is to have one."""
     now = get_numbers(panels)
     if item == now.next_item and now.next_units > 0:
-        side = _I64
+        units = now.next_units
         if p.turned != 0:
-            units = now.next_units
-            _bring_turned(p, p.logits, item, units, panels.logits, zero)
+            _bring_turned(p, p.logits, now.from_logits, units, panels.logits, zero)
             if dense is not None:
-                _bring_turned(p, p.labels, item, units, panels.labels, zero)
+                _bring_turned(p, p.labels, now.from_labels, units, panels.labels, zero)
         else:
             bring(p, p.panel * p.classes, panels, zero, dense)
-            side = 1 - now.side
-        next_item, next_units = _next_panel(p, item + now.next_units, last)
-        now = Numbers(
-            now.logits,
-            now.labels,
-            item,
-            now.next_units,
-            side,
-            next_item,
-            next_units,
-            _I64,
-            _I64,
-        )
+        side = _coming_side(p, now)
+        there = Numbers(_I64, _I64, item, units, side, _I64, _I64, _I64, _I64, _I64, _I64)
+        now = _coming(p, item + units, last, panels, there)
     nth = item - now.item
     logits = _I64
     labels = _I64
@@ -227,21 +234,7 @@ def enter(p: Any, item: int, last: int, panels: Panels, zero: Any, dense: Any) -
         offset = now.side * p.pitch * p.classes + nth * size_of(zero)
         logits = address_of(panels.logits + offset)
         labels = address_of(panels.labels + offset)
-    store_all(
-        panels.numbers,
-        size_of(_I64),
-        Numbers(
-            logits,
-            labels,
-            now.item,
-            now.units,
-            now.side,
-            now.next_item,
-            now.next_units,
-            now.row,
-            now.piece,
-        ),
-    )
+    store_all(panels.numbers, size_of(_I64), (logits, labels))
 
 
 @inlined

@@ -67,6 +67,8 @@ class Shape(NamedTuple):
         Chunks in a piece, and how many pieces there are: they are solved apart, by any thread.
     panel, pitch
         Units in a panel (0: no panels are made), and bytes from one class to the next in it.
+    sides
+        2 if a panel is brought while another is solved, else 1.
     turned
         1 if the classes of panels are next to each other where they come from.
     collected
@@ -99,6 +101,7 @@ class Shape(NamedTuple):
     pieces: int
     panel: int
     pitch: int
+    sides: int
     turned: int
     collected: int
     keep: int

@@ -95,7 +95,7 @@ def plan(
     keep, gradient
         Whether the exponentials of all chunks are kept; whether a gradient is wanted at all.
     panel, dense
-        Bytes of a panel, and whether there are panels of labels, too.
+        Bytes of the panels of an operand, and whether there are panels of labels, too.
     collected
         Bytes of a panel of gradients.
     """
@@ -121,8 +121,8 @@ def plan(
         "known": REGISTER,
         "numbers": REGISTER,
         "panel_numbers": NUMBERS_SIZE,
-        "panel_logits": 2 * panel,
-        "panel_labels": 2 * panel if dense else 0,
+        "panel_logits": panel,
+        "panel_labels": panel if dense else 0,
         "panel_output": collected,
     }
     begin = 0
