@@ -177,16 +177,12 @@ def _forward(
         for i in range(0, count, lanes_of(part)):
             lane = i * size_of(_F64)
             if p.now == LOSSES:
-                state = State(*load_all(pieces + lane, SAVED, step, part))
-                for n in range(1, p.pieces):
-                    other = pieces + (n * SAVED * step + lane)
-                    state = merge(state, State(*load_all(other, SAVED, step, part)))
+                state = _state_of_pieces(p, pieces + lane, step, part)
             else:
                 top = load(work.tops + ((after - 1) * step + lane), part)
                 state = state_of(work.sums, top, i, size, zero, dense, rows)
                 if c != first:
-                    before = State(*load_all(work.state + lane, SAVED, step, part))
-                    state = merge(before, state)
+                    state = merge(_saved(work.state + lane, step, part), state)
             if ends:
                 _conclude(p, o, u, i, count, state, row + lane, work, zero, dense, gradient)
             else:
@@ -194,6 +190,21 @@ def _forward(
         if after == end:
             return
         c = after
+
+
+@inlined
+def _saved(place: Any, step: int, part: Any) -> State:
+    """A state that was left in memory."""
+    return State(*load_all(place, SAVED, step, part))
+
+
+@inlined
+def _state_of_pieces(p: Any, place: Any, step: int, part: Any) -> State:
+    """The state of a whole unit, from those of its pieces."""
+    state = _saved(place, step, part)
+    for n in range(1, p.pieces):
+        state = merge(state, _saved(place + n * SAVED * step, step, part))
+    return state
 
 
 @inlined
