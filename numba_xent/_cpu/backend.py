@@ -60,9 +60,10 @@ LEAST_UNITS = {2: 16, 1: 2}
 take longer than it saves to bring one while the other is solved ([500, 65536] axis 0, 5 units, 1.3
 times as long); with less than two units they take 1.6 times as long as with no panels at all."""
 
-TURNED = 8 << 10
-"""Bytes of one operand in a panel that is made by transposing: one that is called for each unit
-takes twice as long, larger ones leave less of the L1 cache to all else (16 KiB as 8)."""
+TURNED = 4 << 10
+"""Bytes of one operand in a panel that is made by transposing. A call for each unit takes twice as
+long where there are four classes; with 8 KiB memory waits between panels (20 classes, large, 1.1 to
+1.3 times as long)."""
 
 PARALLEL_ELEMENTS = 1 << 16
 """From so many logits on, a problem is worth waking other threads."""

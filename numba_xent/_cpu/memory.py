@@ -39,7 +39,7 @@ from .intrinsics import (
     store_as,
     zeros,
 )
-from .transpose import read_block, write_block
+from .transpose import READ, WRITE, read_block, write_block
 from .vector import HALVES
 
 # A typed zero for each dtype that is read as it is; halves are read as their bits.
@@ -63,9 +63,6 @@ LINE = 64
 AHEAD = 8192
 """Bytes from what is loaded to what is asked for at the same time. With nothing asked for, memory
 waits while the exponentials are summed (1.5 times as slow); 2048 is too near (1.1 times)."""
-
-BLOCK = 4
-"""Classes that are transposed at a time."""
 
 _F32, _I32, _I64, _U16 = np.float32(0), np.int32(0), np.int64(0), np.uint16(0)
 _READER = types.void(*[types.int64] * 7, types.float64)
@@ -95,7 +92,7 @@ def _ask(tile: Any, v: int, stored: Any, zero: Any) -> None:
 
 @inlined
 def _copy_transposed(
-    tile: Any, stored: Any, buffer: Any, stride: int, like: Any, zero: Any, copy: Any
+    tile: Any, stored: Any, buffer: Any, stride: int, like: Any, zero: Any, copy: Any, most: int
 ) -> int:
     """Copy what can be transposed of a tile from or to registers like `like`; returns the lanes.
 
@@ -104,7 +101,9 @@ def _copy_transposed(
     address, lane, _, _, vectors = tile
     lanes = _transposed_lanes(tile, stored, like, zero)
     size = lanes_of(like) * lane
-    width = BLOCK if vectors >= BLOCK else 2
+    width = min(most, lanes_of(like))
+    while width > vectors:
+        width //= 2
     for _ in range(0, lanes, lanes_of(like)):
         for i in range(0, size, LINE):
             prefetch(address + (i + AHEAD))
@@ -223,9 +222,9 @@ def _make_reader(compute: str, dtype: str, source: str) -> Callable[..., None]:
         begin = turned = 0
         if are_halves:
             bits = bits_register(zero)
-            turned = _copy_transposed(tile, _U16, place, stride, bits, zero, read_block)
+            turned = _copy_transposed(tile, _U16, place, stride, bits, zero, read_block, READ)
         else:
-            begin = _copy_transposed(tile, stored, place, stride, zero, zero, read_block)
+            begin = _copy_transposed(tile, stored, place, stride, zero, zero, read_block, READ)
         padded = padding == padding
         for i in range(begin, stride // number if padded else lanes, lanes_of(zero)):
             used = max(0, min(lanes_of(zero), lanes - i))
@@ -265,7 +264,7 @@ def _make_writer(compute: str, dtype: str, source: str) -> Callable[..., None]:
             bits = bits_register(zero)
             turned = _transposed_lanes(whole, _U16, bits, zero)
         else:
-            begin = _copy_transposed(whole, stored, place, stride, zero, zero, write_block)
+            begin = _copy_transposed(whole, stored, place, stride, zero, zero, write_block, WRITE)
         for i in range(begin, lanes, lanes_of(zero)):
             used = min(lanes_of(zero), lanes - i)
             tile = (pointer(address) + i * lane, lane, vector, used, vectors)
@@ -275,7 +274,7 @@ def _make_writer(compute: str, dtype: str, source: str) -> Callable[..., None]:
             else:
                 _write_numbers(tile, stored, registers, stride, zero)
         if are_halves:
-            _copy_transposed(whole, _U16, place, stride, bits, zero, write_block)
+            _copy_transposed(whole, _U16, place, stride, bits, zero, write_block, WRITE)
 
     return write
 

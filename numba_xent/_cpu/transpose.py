@@ -17,6 +17,10 @@ from numba.extending import intrinsic
 from .intrinsics import converted, shuffled
 from .vector import Vector, dtype_of, with_dtype
 
+READ, WRITE = 4, 8
+"""The widest blocks that are read and written. Four classes of 16 examples are loaded straight to
+their quarters of registers; but whole rows of a wide block are written at once."""
+
 _INT64 = ir.IntType(64)
 
 
@@ -59,11 +63,13 @@ def _places(builder: Any, address: Any, step: Any, count: int, ty: Any) -> list[
     return places
 
 
-def _for_each_width(builder: Any, width: Any, lanes: int, emit: Any) -> None:
+def _for_each_width(builder: Any, width: Any, most: int, emit: Any) -> None:
     """Code for every width that there may be; the one that is met is run."""
-    for classes in (2, 4):
+    classes = 2
+    while classes <= most:
         with builder.if_then(builder.icmp_signed("==", width, _INT64(classes))):
             emit(classes)
+        classes *= 2
 
 
 @intrinsic
@@ -101,7 +107,7 @@ def read_block(
             for register, slot in zip(turned, slots, strict=True):
                 builder.store(register, slot, align=like.dtype.bitwidth // 8)
 
-        _for_each_width(builder, width, like.lanes, emit)
+        _for_each_width(builder, width, READ, emit)
 
     return types.void(address, types.int64, stored, buffer, types.int64, like, types.int64), codegen
 
@@ -134,6 +140,6 @@ def write_block(
                     part = shuffled(builder, value, value, range(i * classes, (i + 1) * classes))
                     builder.store(part, at, align=piece.dtype.bitwidth // 8)
 
-        _for_each_width(builder, width, like.lanes, emit)
+        _for_each_width(builder, width, min(WRITE, like.lanes), emit)
 
     return types.void(address, types.int64, stored, buffer, types.int64, like, types.int64), codegen
