@@ -4,6 +4,7 @@ tracemalloc sees every NumPy array; what compiled code allocates for itself show
 process, whose high-water mark Linux lets us reset.
 """
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -17,6 +18,8 @@ import pytest
 from peaks import peak
 
 import numba_xent as xent
+from numba_xent._cpu.backend import STREAMED, _recipe
+from numba_xent._cpu.record import DTYPE
 
 V2 = xent.nn.softmax_cross_entropy_with_logits_v2
 SPARSE = xent.nn.sparse_softmax_cross_entropy_with_logits
@@ -191,6 +194,19 @@ def high_water() -> int:
     return int(line.split()[1]) * 1024
 
 
+@contextlib.contextmanager
+def small_pages() -> Iterator[None]:
+    """No huge pages: one byte of them would count as two MiB, wherever malloc puts it."""
+    set_thp_disable = 41
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    if prctl(set_thp_disable, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_THP_DISABLE)")
+    try:
+        yield
+    finally:
+        prctl(set_thp_disable, 0, 0, 0, 0)
+
+
 def resident_growth(call: Callable[[], Any]) -> int:
     """How far the resident size rises above its start during a warm call."""
     reset = Path("/proc/self/clear_refs")
@@ -201,9 +217,10 @@ def resident_growth(call: Callable[[], Any]) -> int:
     gc.collect()
     trim(0)  # what the allocator keeps of earlier calls would be used first, and unseen
     reset.write_text("5")
-    before = high_water()
-    result = call()
-    growth = high_water() - before
+    with small_pages():
+        before = high_water()
+        result = call()
+        growth = high_water() - before
     del result
     return growth
 
@@ -246,3 +263,17 @@ def test_resident_memory(name: str) -> None:
     assert grows_by_less(lambda: fn(**kwargs), slack)
     assert grows_by_less(lambda: both(**kwargs, out=gradient), slack)
     assert grows_by_less(lambda: both(**kwargs), size + slack)
+
+
+@pytest.mark.parametrize("far", [False, True])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_scratch_memory(sparse: bool, far: bool) -> None:
+    """That of a task is no more than a MiB, however many classes there are and wherever they lie."""
+    for classes in (2, 21, 64, 65, 150, 500, 594, 1024, 1273, 1855, 2040, 4096, 20_000):
+        size = max(64, 2 * STREAMED // (4 * classes))
+        steps = (4 * size, 4) if far else (4, 4 * classes)
+        logits = (np.dtype(np.float32), (classes, size), steps)
+        labels = (np.dtype(np.int64), (size,), (8,)) if sparse else logits
+        loss = (np.dtype(np.float32), (size,), (4,))
+        recipe = _recipe(0, not sparse, False, (logits, labels, loss, None, None, logits, None))
+        assert np.frombuffer(recipe.template, DTYPE)[0]["plan"]["size"] <= 2**20

@@ -50,7 +50,10 @@ CACHED = 4 << 20
 caches that processors share."""
 
 PANELS = 640 << 10
-"""Bytes of all panels of a task: with the rest of its scratch memory no more than a MiB."""
+"""Bytes of all panels of a task, at most."""
+
+SCRATCH = 1 << 20
+"""Bytes of a task's scratch memory, at most: panels get what is left of it."""
 
 PANEL_UNITS = 32
 """Units in a panel, at most."""
@@ -61,9 +64,9 @@ take longer than it saves to bring one while the other is solved ([500, 65536] a
 times as long); with less than two units they take 1.6 times as long as with no panels at all."""
 
 TURNED = 4 << 10
-"""Bytes of one operand in a panel that is made by transposing. A call for each unit takes twice as
-long where there are four classes; with 8 KiB memory waits between panels (20 classes, large, 1.1 to
-1.3 times as long)."""
+"""Bytes of one operand in a panel that is made by transposing. A call for each unit takes 1.2 to
+1.4 times as long where there are four classes; with 8 KiB memory waits between panels (20 classes,
+large, 1.1 to 1.3 times as long)."""
 
 PARALLEL_ELEMENTS = 1 << 16
 """From so many logits on, a problem is worth waking other threads."""
@@ -242,32 +245,34 @@ class PanelShape(NamedTuple):
         Whether they are made by transposing, and leave so as panels of gradients.
     """
 
-    units: int
-    sides: int
-    turned: bool
-    collected: bool
+    units: int = 0
+    sides: int = 1
+    turned: bool = False
+    collected: bool = False
 
 
-def _panels(lying: dict[str, tuple[Meta, int, int]], size: int) -> PanelShape:
-    """How units of columns, of `size` bytes of an operand, make panels.
+def _panels(
+    lying: dict[str, tuple[Meta, int, int]], classes: int, register: int, room: int
+) -> PanelShape:
+    """How units of columns make panels of so many bytes in all.
 
     How the tensors with classes lie is given by the steps from class to class and from example to
     example. There are panels if all operands are to be transposed, or if they are large and have
-    their examples next to each other; of the latter each has two, if there is
-    room for enough units.
+    their examples next to each other; of the latter each has two, if there is room for enough units.
     """
     operands = [steps for name, steps in lying.items() if name not in _OUTPUTS]
     if all(_is_turned(*steps) for steps in operands):
         collected = "d_logits" in lying and _is_turned(*lying["d_logits"])
-        return PanelShape(max(1, TURNED // size), 1, True, collected)
+        return PanelShape(max(1, TURNED // (classes * register)), 1, True, collected)
     if all(example == meta[0].itemsize for meta, _, example in operands) and (
         max(_nbytes(meta) for meta, _, _ in operands) >= STREAMED
     ):
         for sides in (2, 1):
-            units = min(PANEL_UNITS, PANELS // (sides * len(operands) * size))
+            run = room // (sides * len(operands) * classes)
+            units = min(PANEL_UNITS, (run - memory.LINE) // register)
             if units >= LEAST_UNITS[sides]:
-                return PanelShape(units, sides, False, False)
-    return PanelShape(0, 1, False, False)
+                return PanelShape(units, sides)
+    return PanelShape()
 
 
 @functools.lru_cache(maxsize=1024)
@@ -312,10 +317,20 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
     pieces = -(-chunks // piece)
     units = -(-inner // group)
     blocks = outer * -(-inner // SUMMED)
-    panels = PanelShape(0, 1, False, False)
-    if not rows and pieces == 1:
-        lying = {n: (given[n], step, cuts[n][1]) for n, step in class_strides.items()}
-        panels = _panels(lying, classes * register)
+    divide = functools.partial(
+        plan,
+        register,
+        lanes,
+        vectors,
+        CHUNK,
+        copies=group if rows else 1,
+        keep=pieces == 1,
+        gradient=gradient,
+        dense=dense,
+    )
+    room = min(PANELS, SCRATCH - divide(panel=0, collected=0).size)
+    lying = {n: (given[n], step, cuts[n][1]) for n, step in class_strides.items()}
+    panels = PanelShape() if rows or pieces > 1 else _panels(lying, classes, register, room)
     pitch = panels.units * register + memory.LINE if panels.units else 0
     cut_up = Cut(
         compute, rows, lanes, group, rows or inner % lanes == 0, not rows and not panels.collected
@@ -358,16 +373,8 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
             blocks=blocks,
             results_size=max(saved, SUM_SIZE * blocks if raw else 0),
         ),
-        plan(
-            register,
-            lanes,
-            vectors,
-            CHUNK,
-            copies=group if rows else 1,
-            keep=pieces == 1,
-            gradient=gradient,
+        divide(
             panel=panels.sides * classes * pitch,
-            dense=dense,
             collected=classes * pitch if panels.collected else 0,
         ),
     )
@@ -377,11 +384,7 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
         summer(compute) if raw else 0,
     )
     return Recipe(
-        (),
-        record,
-        kernels,
-        classes * outer * inner >= PARALLEL_ELEMENTS,
-        cut_up.lines,
+        (), record, kernels, classes * outer * inner >= PARALLEL_ELEMENTS, lines=cut_up.lines
     )
 
 

@@ -96,7 +96,8 @@ def _copy_transposed(
 ) -> int:
     """Copy what can be transposed of a tile from or to registers like `like`; returns the lanes.
 
-    What is in the places of registers like `zero` is converted before or after. The last block overlaps the one before, where the width does not divide what there is.
+    What is in the places of registers like `zero` is converted before or after. The last block
+    overlaps the one before, where the width does not divide what there is.
     """
     address, lane, _, _, vectors = tile
     lanes = _transposed_lanes(tile, stored, like, zero)

@@ -158,7 +158,7 @@ def _forward(
     """
     part = part_of(widen(zero))
     step = lanes_of(zero) * size_of(_F64)
-    pieces = row + piece * SAVED * step
+    own = row + piece * SAVED * step
     first = piece * p.piece
     end = min(p.chunks, first + p.piece)
     stop = (last // p.pieces) * p.chunks + (last % p.pieces) * p.piece
@@ -167,7 +167,7 @@ def _forward(
         after = end
         if p.now != LOSSES:
             after = sum_chunks(p, o, u, c, end, stop, count, work, zero, dense, gradient, rows)
-        saved = work.state if after < end else pieces
+        saved = work.state if after < end else own
         ends = after == end and p.now != STATES
         if ends and dense is None:
             labels = labels_of(p, o, u, count, work)
@@ -177,7 +177,7 @@ def _forward(
         for i in range(0, count, lanes_of(part)):
             lane = i * size_of(_F64)
             if p.now == LOSSES:
-                state = _state_of_pieces(p, pieces + lane, step, part)
+                state = _state_of_pieces(p, row + lane, step, part)
             else:
                 top = load(work.tops + ((after - 1) * step + lane), part)
                 state = state_of(work.sums, top, i, size, zero, dense, rows)

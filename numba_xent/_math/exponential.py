@@ -94,7 +94,7 @@ def log_of_sum(count: Any, rest: Any, rest_low: Any) -> Any:
 
 
 def log_of_float32_sum(count: Any, rest: Any) -> Any:
-    """Like `log_of_sum`, within ``2**-29`` of the result: what a sum of float32 is worth.
+    """Like `log_of_sum`, within ``2**-31`` of the result: what a sum of float32 is worth.
 
     With ``y = 2**k (1 + f)`` and ``1 + g = count + rest``, f is ``2**-k g - (1 - 2**-k)``: where k
     is 0 that is g, however small. There is no division, and two short chains of operations.
