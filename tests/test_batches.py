@@ -47,6 +47,22 @@ def test_alone_and_in_batches(classes: int, dtype: np.dtype) -> None:
                 assert its.tobytes() == gradient[at].tobytes(), (name, at)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("classes", [40, 257, 900, 5000])
+def test_columns_alone_and_in_batches(classes: int, dtype: np.dtype) -> None:
+    """Neighbours share registers: which of them grows from chunk to chunk concerns no other."""
+    rng = np.random.default_rng(classes)
+    logits = rng.standard_normal((classes, 70)).astype(dtype).T
+    soft = rng.random((classes, 70)).astype(dtype).T
+    index = rng.integers(0, classes, 70)
+    for fn, labels in ((V2, soft), (SPARSE, index)):
+        value, gradient = xent.value_and_grad(fn)(labels=labels, logits=logits)
+        for size in (1, 7, 33):
+            want, its = _pieces(fn, labels, logits, size)
+            assert value.tobytes() == want.tobytes(), size
+            assert np.array_equal(gradient, its), size
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_long_rows_in_turns(axis: int) -> None:
     """Rows that are cut into pieces are solved a few at a time: each as if it were alone."""

@@ -191,45 +191,36 @@ def _sum_columns(
     o: int,
     u: int,
     c: int,
-    end: int,
     count: int,
     tops: Any,
     work: Workspace,
     zero: Any,
     dense: Any,
     gradient: Any,
-) -> int:
-    """Sum the chunks of columns that share the maxima of chunk `c`, and say what is next."""
+) -> None:
+    """Sum a chunk of columns."""
     labels = None
     kept = None
-    after = c
     sums = no_sums(zero, zero)
-    while True:
-        chunk = chunk_of(p, after, count, zero, None)
-        panel = logits_panel(work, None)
-        x = operand(p, p.logits, o, u, 0, chunk, work.logits, panel, work.stored, None)
-        if dense is not None:
-            panel = labels_panel(work, None)
-            fetch_chunk(p.labels, o, u, 0, chunk, 0.0, work.labels, panel, work.stored, None)
-            labels = operand(p, p.labels, o, u, 0, chunk, work.labels, panel, work.stored, None)
-        if gradient is not None:
-            kept = kept_chunk(p, 0, chunk, work, zero)
-        full = chunk.full
-        brings = p.panel != 0 and p.sides == 2
-        step = BROUGHT if brings else full
-        for v in range(0, full, step):
-            n = min(step, full - v)
-            if brings:
-                bring(p, n, work.panels, zero, dense)
-            sums = sum_columns(x, v, v + n, labels, kept, tops, zero, sums)
-        store(work.tops + after * lanes_of(zero) * size_of(_F64), widen(tops))
-        after += 1
-        if after == end:
-            break
-        if any_lane(_exceeds(_max_of_unit(p, o, u, after, count, work, zero, None), tops)):
-            break
+    chunk = chunk_of(p, c, count, zero, None)
+    panel = logits_panel(work, None)
+    x = operand(p, p.logits, o, u, 0, chunk, work.logits, panel, work.stored, None)
+    if dense is not None:
+        panel = labels_panel(work, None)
+        fetch_chunk(p.labels, o, u, 0, chunk, 0.0, work.labels, panel, work.stored, None)
+        labels = operand(p, p.labels, o, u, 0, chunk, work.labels, panel, work.stored, None)
+    if gradient is not None:
+        kept = kept_chunk(p, 0, chunk, work, zero)
+    full = chunk.full
+    brings = p.panel != 0 and p.sides == 2
+    step = BROUGHT if brings else full
+    for v in range(0, full, step):
+        n = min(step, full - v)
+        if brings:
+            bring(p, n, work.panels, zero, dense)
+        sums = sum_columns(x, v, v + n, labels, kept, tops, zero, sums)
+    store(work.tops + c * lanes_of(zero) * size_of(_F64), widen(tops))
     leave_columns(work.sums, sums, zero, dense)
-    return after
 
 
 @inlined
@@ -255,10 +246,13 @@ def sum_chunks(
 ) -> int:
     """Sum the chunks up to `end` that share the maximum of chunk `c`, and say what is next.
 
-    Their sums are left in memory, their maxima where those of the last of them are kept.
+    Their sums are left in memory, their maxima where those of the last of them are kept. In columns
+    each chunk stands against its own maxima: what an example comes to must not depend on which of
+    its neighbours has a larger one.
     """
     tops = _max_of_unit(p, o, u, c, count, work, zero, rows)
     store(slot_of(work, SLOT, zero), tops)
     if rows is not None:
         return _sum_rows(p, o, u, c, end, last, count, tops, work, zero, dense, gradient)
-    return _sum_columns(p, o, u, c, end, count, tops, work, zero, dense, gradient)
+    _sum_columns(p, o, u, c, count, tops, work, zero, dense, gradient)
+    return c + 1
