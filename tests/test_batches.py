@@ -151,3 +151,50 @@ def test_few_classes_past_the_caches(offset: int, order: Any) -> None:
     assert np.array_equal(out, gradient)
     assert np.all(memory[:offset] == -77)
     assert np.all(memory[offset + out.size :] == -77)
+
+
+@pytest.mark.parametrize("offset", [0, 5])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    "shape", [(33_001, 66), (20_001, 129), (2_500, 1_000), (600, 4_099), (40, 70_001)], ids=str
+)
+def test_rows_past_the_caches(shape: tuple[int, int], dtype: np.dtype, offset: int) -> None:
+    """Gradients that are written while the next rows are summed are those of rows in small pieces."""
+    rng = np.random.default_rng(offset)
+    logits = (3 * rng.standard_normal(shape)).astype(dtype)
+    soft = rng.random(shape).astype(dtype)
+    index = rng.integers(0, shape[1], shape[0])
+    for fn, labels in ((V2, soft), (SPARSE, index), (SPARSE, index.astype(np.int32))):
+        memory = np.full(logits.size + 64, dtype.type(-77))
+        out = memory[offset : offset + logits.size].reshape(shape)
+        value, _ = xent.value_and_grad(fn)(labels=labels, logits=logits, out=out)
+        want, gradient = _pieces(fn, labels, logits, max(1, shape[0] // 17))
+        assert value.tobytes() == want.tobytes()
+        assert np.array_equal(out, gradient)
+        assert np.all(memory[:offset] == -77)
+        assert np.all(memory[offset + out.size :] == -77)
+
+
+@pytest.mark.parametrize("offset", [0, 1, 4, 15])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(3, 21, 25_008), (1_700, 21, 32), (70, 2_000, 32)], ids=str)
+def test_columns_past_the_caches(shape: tuple[int, ...], dtype: type, offset: int) -> None:
+    """Whole lines are written wherever a gradient begins: then first units lack some examples."""
+    rng = np.random.default_rng(offset)
+    logits = rng.standard_normal(shape).astype(dtype)
+    index = rng.integers(0, shape[1], (shape[0], shape[2]))
+    weights = rng.random(index.shape).astype(dtype)
+    memory = np.full(logits.size + 64, dtype(-77))
+    out = memory[offset : offset + logits.size].reshape(shape)
+    moved = np.moveaxis(logits, 1, -1)
+    loss = xent.value_and_grad(xent.losses.sparse_softmax_cross_entropy)
+    none = xent.losses.Reduction.NONE
+    value, _ = loss(index, moved, weights=weights, reduction=none, out=np.moveaxis(out, 1, -1))
+    parts = [
+        loss(index[i : i + 1], moved[i : i + 1], weights=weights[i : i + 1], reduction=none)
+        for i in range(shape[0])
+    ]
+    assert value.tobytes() == np.concatenate([part[0] for part in parts]).tobytes()
+    assert np.array_equal(np.moveaxis(out, 1, -1), np.concatenate([part[1] for part in parts]))
+    assert np.all(memory[:offset] == -77)
+    assert np.all(memory[offset + out.size :] == -77)

@@ -103,7 +103,7 @@ class Recipe(NamedTuple):
     large
         Whether the problem is worth more than one thread.
     lines
-        Whether a gradient may be written past the caches only if it begins with a cache line.
+        Whether the gradient is written past the caches in whole cache lines.
     """
 
     copies: tuple[str, ...]
@@ -276,8 +276,13 @@ def _panels(
 
 
 @functools.lru_cache(maxsize=1024)
-def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]) -> Recipe:
-    """Work out a recipe from what is known of the arrays, in the order of ``_OPERANDS``."""
+def _recipe(
+    axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...], missing: int = 0
+) -> Recipe:
+    """Work out a recipe from what is known of the arrays, in the order of ``_OPERANDS``.
+
+    So many examples are `missing` from the first unit of each outer index.
+    """
     given = {n: meta for n, meta in zip(_OPERANDS, operands, strict=True) if meta is not None}
     names, metas = tuple(given), tuple(given.values())
     dtype, shape, strides = metas[0]
@@ -315,7 +320,7 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
     register = lanes * np.dtype(compute).itemsize
     piece = KEPT // (CHUNK * register)
     pieces = -(-chunks // piece)
-    units = -(-inner // group)
+    units = -(-(inner + missing) // group)
     blocks = outer * -(-inner // SUMMED)
     divide = functools.partial(
         plan,
@@ -333,7 +338,12 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
     panels = PanelShape() if rows or pieces > 1 else _panels(lying, classes, register, room)
     pitch = panels.units * register + memory.LINE if panels.units else 0
     cut_up = Cut(
-        compute, rows, lanes, group, rows or inner % lanes == 0, not rows and not panels.collected
+        compute,
+        rows,
+        lanes,
+        group,
+        even=rows or not (inner % lanes or missing),
+        lines=not rows and not panels.collected,
     )
     tensors = {
         name: _tensor(name, meta, axis, cuts[name], class_strides.get(name), cut_up)
@@ -353,6 +363,7 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
             outer=outer,
             inner=inner,
             group=group,
+            missing=missing,
             units=units,
             vectors=vectors,
             tail=tail,
@@ -366,6 +377,10 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
             turned=panels.turned,
             collected=panels.collected,
             keep=pieces == 1,
+            waits=rows
+            and pieces == 1
+            and "d_labels" not in names
+            and all(dtype_name(d) == stored and step == d.itemsize for d, step in tiles),
             raw=raw,
             phase=WHOLE if pieces == 1 else STATES,
             phases=1 + (WHOLE if pieces == 1 else GRADIENTS if gradient else LOSSES),
@@ -384,7 +399,11 @@ def _recipe(axis: int, dense: bool, raw: bool, operands: tuple[Meta | None, ...]
         summer(compute) if raw else 0,
     )
     return Recipe(
-        (), record, kernels, classes * outer * inner >= PARALLEL_ELEMENTS, lines=cut_up.lines
+        (),
+        record,
+        kernels,
+        large=classes * outer * inner >= PARALLEL_ELEMENTS,
+        lines=cut_up.lines and tensors.get("d_logits", Tensor()).stream != 0,
     )
 
 
@@ -403,12 +422,6 @@ def _contiguous(name: str, array: Array, axis: int, dense: bool, batch: tuple[in
     else:
         fresh = np.ascontiguousarray(np.broadcast_to(moved, shape))
     return fresh if moved is array else np.moveaxis(fresh, -1, axis)
-
-
-def _may_stream(recipe: Recipe, d_logits: Array, logits: Array) -> bool:
-    """Whether a gradient may be written past the caches: in place, its lines are there already."""
-    place = address(d_logits)
-    return place != address(logits) and not (recipe.lines and place % memory.LINE)
 
 
 def solve(
@@ -462,12 +475,18 @@ def solve(
         operands = tuple(map(copied.get, _OPERANDS, given))
         recipe = _recipe(axis, dense, raw, _metas(operands))
 
+    target = copied.get("d_logits", d_logits)
+    # In place, the lines of the gradient are in the caches already.
+    in_place = target is not None and address(target) == address(problem.logits)
+    if target is not None and recipe.lines and not in_place:
+        missing = address(target) % memory.LINE // target.itemsize
+        if missing:
+            recipe = _recipe(axis, dense, raw, _metas(operands), missing)
     record = bytearray(recipe.template)
     for offset, array in zip(_ADDRESS_OFFSETS, operands, strict=True):
         if array is not None:
             _NUMBER.pack_into(record, offset, address(array))
-    target = copied.get("d_logits", d_logits)
-    if target is not None and not _may_stream(recipe, target, problem.logits):
+    if in_place:
         _NUMBER.pack_into(record, _STREAM_OFFSET, 0)
     if raw:
         _NUMBER.pack_into(record, _LOSSES_OFFSET, address(copied.get("loss", loss)))

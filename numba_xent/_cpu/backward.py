@@ -13,6 +13,7 @@ from .._math.primitives import where, widen
 from .chunk import (
     Chunk,
     Tile,
+    Waiting,
     buffer_tile,
     exp_of_chunk,
     gradient_of_chunk,
@@ -23,9 +24,9 @@ from .chunk import (
     tile_of,
 )
 from .compile import inlined
-from .examples import FACTOR, OTHER, SCALE, SLOT, of_example, slot_of
-from .halves import narrowed
+from .examples import AT_LABEL, OTHER, SCALE, SLOT, indices_of, of_example, slot_of
 from .intrinsics import (
+    address_of,
     any_lane,
     first_lane,
     lanes_of,
@@ -65,13 +66,39 @@ def write_gradients(
     count: int,
     row: Finished,
     indices: Any,
-    at_label: Any,
     work: Workspace,
     zero: Any,
     dense: Any,
     rows: Any,
 ) -> None:
-    """Write the gradients of one chunk of a unit."""
+    """Write the gradients of one chunk of a unit, once prepared."""
+    to = place_of(p, p.d_logits, o, u, 0, chunk)
+    if rows is not None and p.d_logits.stream != 0:
+        to = _on_stage(p.d_logits, p, to, chunk, count, work)
+    for r in range(passes(count, rows)):
+        e = kept_chunk(p, r, chunk, work, zero)
+        scale = of_example(rows, slot_of(work, SCALE, zero), r, zero)
+        if p.keep == 0 or p.d_labels.address != 0:
+            _return_to_logits(p, o, u, r, chunk, row, e, scale, work, zero, rows)
+        if p.d_logits.address != 0:
+            place = to + r * p.d_logits.example
+            factor = of_example(rows, _factors(p, c, work, zero), r, zero)
+            _write_by_logits(
+                p, o, u, r, chunk, count, place, e, factor, scale, indices, work, zero, dense, rows
+            )
+
+
+@inlined
+def _factors(p: Any, c: int, work: Workspace, zero: Any) -> Any:
+    """Where the factors of a chunk are: the same for all, if exponentials are not kept."""
+    return work.factors + (c if p.keep != 0 else 0) * size_of(zero)
+
+
+@inlined
+def prepare_gradients(
+    p: Any, c: int, chunk: Chunk, count: int, row: Finished, work: Workspace, zero: Any, rows: Any
+) -> None:
+    """Find what makes the exponentials of a chunk probabilities."""
     factor = row.inverse * widen(constants(zero).scale_down)
     rescale = False
     if p.keep != 0 and p.chunks > 1:
@@ -84,37 +111,41 @@ def write_gradients(
         rescale = any_lane(tiny)
         store(slot_of(work, OTHER, zero), spread(where(tiny, down, 1.0), zero))
         factor = where(tiny, factor / down, factor)
-    store(slot_of(work, FACTOR, zero), spread(factor, zero))
-    to = place_of(p.d_logits, o, u, 0, chunk)
-    if rows is not None and p.d_logits.stream != 0:
-        to = _on_stage(p.d_logits, p, to, chunk, count, work)
-    for r in range(passes(count, rows)):
-        e = kept_chunk(p, r, chunk, work, zero)
-        scale = of_example(rows, slot_of(work, SCALE, zero), r, zero)
-        if p.keep == 0 or p.d_labels.address != 0:
-            _return_to_logits(p, o, u, r, chunk, row, e, scale, work, zero, rows)
-        if rescale:
+    store(_factors(p, c, work, zero), spread(factor, zero))
+    if rescale:
+        for r in range(passes(count, rows)):
             other = of_example(rows, slot_of(work, OTHER, zero), r, zero)
-            scale_chunk(e, chunk.tail, other, zero)
-        if p.d_logits.address != 0:
-            place = to + r * p.d_logits.example
-            _write_by_logits(
-                p,
-                o,
-                u,
-                r,
-                chunk,
-                count,
-                place,
-                e,
-                scale,
-                indices,
-                at_label,
-                work,
-                zero,
-                dense,
-                rows,
-            )
+            scale_chunk(kept_chunk(p, r, chunk, work, zero), chunk.tail, other, zero)
+
+
+@inlined
+def waiting_chunk(
+    p: Any, o: int, u: int, r: int, chunk: Chunk, c: int, work: Workspace, zero: Any, dense: Any
+) -> Waiting:
+    """The chunk of the unit before whose gradients are written while one of this unit is summed."""
+    there = load(work.waiting, _I64) != 0
+    u -= 1
+    if u < 0:
+        o -= 1
+        u = p.units - 1
+    labels = None
+    label = 0
+    if dense is not None:
+        labels = operand(p, p.labels, o, u, r, chunk, work.labels, 0, work.stored, True)
+    elif there:
+        label = load(indices_of(p, o, u, work) + r * size_of(_I64), _I64)
+        label -= chunk.first * lanes_of(zero)
+    return Waiting(
+        there,
+        kept_chunk(p, r, chunk, work, zero),
+        labels,
+        address_of(place_of(p, p.d_logits, o, u, r, chunk)),
+        of_example(True, _factors(p, c, work, zero), r, zero),
+        of_example(True, slot_of(work, SCALE, zero), r, zero),
+        label,
+        slot_of(work, AT_LABEL, zero) + r * size_of(first_lane(work.stored)),
+        work.stored,
+    )
 
 
 @inlined
@@ -127,9 +158,9 @@ def _write_by_logits(
     count: int,
     place: Any,
     e: Tile,
+    factor: Any,
     scale: Any,
     indices: Any,
-    at_label: Any,
     work: Workspace,
     zero: Any,
     dense: Any,
@@ -141,7 +172,7 @@ def _write_by_logits(
         buffer = work.labels + r * work.example
         panel = labels_panel(work, rows)
         if p.chunks > 1:
-            fetch_chunk(p.labels, o, u, r, chunk, 0.0, buffer, panel, work.stored, rows)
+            fetch_chunk(p, p.labels, o, u, r, chunk, 0.0, buffer, panel, work.stored, rows)
         labels = operand(p, p.labels, o, u, r, chunk, buffer, panel, work.stored, rows)
     lane = lane_step(p.d_logits, rows)
     panel = gradient_panel(p, work, rows)
@@ -152,11 +183,9 @@ def _write_by_logits(
         out = buffer_tile(chunk, work.output, work.stored)
     else:
         out = tile_of(p.d_logits, place, chunk, lane, 0, work.output, work.stored)
-    factor = of_example(rows, slot_of(work, FACTOR, zero), r, zero)
     gradient_of_chunk(p, e, labels, out, chunk.tail, factor, scale, zero)
     if dense is None:
-        slot = slot_of(work, SLOT, zero)
-        store(slot, narrowed(at_label, work.stored))
+        slot = slot_of(work, AT_LABEL, zero)
         _put_at_labels(r, count, chunk, indices, out, slot, rows)
     if panel == 0 and lines:
         put_lines(p.d_logits, place, chunk, work.output, zero)
@@ -187,7 +216,7 @@ def _return_to_logits(
         if p.chunks == 1:
             buffer = logits_buffer(p, number_of_chunk(p, o, u, 0), r, work)
     if p.chunks > 1:
-        fetch_chunk(p.logits, o, u, r, chunk, 0.0, buffer, panel, work.stored, rows)
+        fetch_chunk(p, p.logits, o, u, r, chunk, 0.0, buffer, panel, work.stored, rows)
     x = operand(p, p.logits, o, u, r, chunk, buffer, panel, work.stored, rows)
     store(slot, spread(row.top, zero))
     top = of_example(rows, slot, r, zero)
@@ -196,7 +225,7 @@ def _return_to_logits(
     if p.d_labels.address != 0:
         store(slot, spread(row.log_sum, zero))
         log_sum = of_example(rows, slot, r, zero)
-        place = place_of(p.d_labels, o, u, r, chunk)
+        place = place_of(p, p.d_labels, o, u, r, chunk)
         lane = lane_step(p.d_labels, rows)
         out = tile_of(p.d_labels, place, chunk, lane, 0, work.output, work.stored)
         label_gradient_of_chunk(x, out, chunk.tail, top, log_sum, scale, zero)

@@ -34,6 +34,7 @@ from .intrinsics import (
     load,
     load_part,
     low_half,
+    pointer,
     prefetch,
     size_of,
     store,
@@ -43,7 +44,7 @@ from .intrinsics import (
 )
 from .lanes import Sums, add_class, add_label_of_class, add_rest, add_term
 from .memory import AHEAD, LINE, read_tile, write_tile
-from .stream import drain
+from .stream import Stage, drain, stage_for
 
 WIDE = 2
 """Registers of a row that are worked on side by side, as one: the formula is one long chain of
@@ -374,6 +375,7 @@ def _narrow(terms: _Terms) -> _Terms:
 
 @inlined
 def sum_row(
+    p: Any,
     x: Tile,
     following: Tile,
     following_tail: int,
@@ -381,6 +383,7 @@ def sum_row(
     e: Any,
     tail: int,
     top: Any,
+    waiting: Any,
     stage: Any,
     zero: Any,
     sums: Sums,
@@ -388,8 +391,8 @@ def sum_row(
     """Add a chunk of a row to its sums, and find the maximum of the chunk that follows.
 
     While this chunk is computed, the other comes from memory; it must not be shorter. Meanwhile the
-    `stage`, if there is one, is emptied. Without `labels` nothing is added about them, without `e`
-    no exponential is kept.
+    gradients that are `waiting` go to the `stage`, if there are such, and that is emptied. Without
+    `labels` nothing is added about them, without `e` no exponential is kept.
     """
     wide_zero = join(zero, zero)
     wide_top = join(top, top)
@@ -400,19 +403,23 @@ def sum_row(
     count = sums.count
     blocks = x.full // BLOCK * BLOCK
     for v in range(0, blocks, BLOCK):
+        if stage is not None:
+            drain(stage, BLOCK)
+            if waiting.there:
+                write_waiting(p, waiting, v, BLOCK, 0, stage, zero)
         terms = nothing
         for w in range(0, BLOCK, WIDE):
             count, terms = _add_wide(x, labels, e, v + w, wide_top, count, terms)
             _ask(following, v + w)
-            p = widened(load(_place(following, v + w), following.stored))
-            q = widened(load(_place(following, v + w + 1), following.stored))
-            a = _larger(a, p)
-            b = _larger(b, q)
-            nan = nan | ((p != p) | (q != q))
+            y = widened(load(_place(following, v + w), following.stored))
+            z = widened(load(_place(following, v + w + 1), following.stored))
+            a = _larger(a, y)
+            b = _larger(b, z)
+            nan = nan | ((y != y) | (z != z))
         sums = _add_terms(sums, count, _narrow(terms), labels)
-        if stage is not None:
-            drain(stage, BLOCK)
     # What is left is less than a block.
+    if stage is not None and waiting.there:
+        write_waiting(p, waiting, blocks, x.full - blocks, tail, stage, zero)
     terms = nothing
     whole = x.full // WIDE * WIDE
     for v in range(blocks, whole, WIDE):
@@ -443,6 +450,75 @@ def sum_row(
 # ---- the gradient ---------------------------------------------------------------------------
 
 
+class Waiting(NamedTuple):
+    """A chunk of a row whose gradient is still to be written.
+
+    It has as many registers as the chunk that is summed meanwhile, and whose exponentials take the
+    place of its own.
+
+    Attributes
+    ----------
+    there
+        Whether there is one at all.
+    e, labels
+        Its exponentials and labels, the latter None if they are sparse.
+    place
+        The address of its gradient.
+    factor, scale
+        What makes its exponentials probabilities, and what gradients are multiplied by.
+    label, at_label
+        The number of a sparse label, counted from the first class of the chunk, and where the
+        gradient of its class lies.
+    stored
+        A register of zeros as gradients are stored.
+    """
+
+    there: bool
+    e: Tile
+    labels: Any
+    place: int
+    factor: Any
+    scale: Any
+    label: int
+    at_label: Any
+    stored: Any
+
+
+@inlined
+def _gradient(p: Any, e: Any, labels: Any, label: Any, to_probability: Any, scale: Any) -> Any:
+    """The gradient by the logits of one register."""
+    if labels is None:
+        return sparse_gradient(e, to_probability, scale)
+    return dense_gradient(e, to_probability, smooth(label, p.keep_label, p.uniform), scale)
+
+
+@inlined
+def write_waiting(
+    p: Any, waiting: Waiting, first: int, count: int, tail: int, stage: Stage, zero: Any
+) -> None:
+    """Put the gradients of so many registers, and of a tail behind them, on the stage."""
+    number = size_of(first_lane(waiting.stored))
+    register = size_of(waiting.stored)
+    classes = count * lanes_of(zero) + tail
+    out = stage_for(stage, pointer(waiting.place + first * register), classes * number)
+    for v in range(count):
+        label = _label(waiting.labels, first + v, zero)
+        e = _get(waiting.e, first + v)
+        value = _gradient(p, e, waiting.labels, label, waiting.factor, waiting.scale)
+        store(out + v * register, narrowed(value, waiting.stored))
+    if tail != 0:
+        label = _label_of_tail(waiting.labels, zero)
+        e = load(waiting.e.tail, zero)
+        value = _gradient(p, e, waiting.labels, label, waiting.factor, waiting.scale)
+        # There is room for a whole register, and the next gradients go over what is too much.
+        store(out + count * register, narrowed(value, waiting.stored))
+    if waiting.labels is None:
+        label = waiting.label - first * lanes_of(zero)
+        if 0 <= label < classes:
+            kind = first_lane(waiting.stored)
+            store(out + label * number, load(waiting.at_label, kind))
+
+
 @inlined
 def exp_of_chunk(x: Tile, e: Tile, tail: int, top: Any, zero: Any) -> None:
     """The exponentials of a chunk against a maximum that is known."""
@@ -459,14 +535,6 @@ def scale_chunk(e: Tile, tail: int, factor: Any, zero: Any) -> None:
         _set(e, v, _get(e, v) * factor)
     if tail != 0:
         store(e.tail, load(e.tail, zero) * factor)
-
-
-@inlined
-def _gradient(p: Any, e: Any, labels: Any, label: Any, to_probability: Any, scale: Any) -> Any:
-    """The gradient by the logits of one register."""
-    if labels is None:
-        return sparse_gradient(e, to_probability, scale)
-    return dense_gradient(e, to_probability, smooth(label, p.keep_label, p.uniform), scale)
 
 
 @inlined

@@ -10,6 +10,7 @@ from .._math.constants import constants
 from .._math.cross_entropy import Finished, class_loss, smooth
 from .._math.primitives import widen
 from .compile import inlined
+from .extent import start_of
 from .halves import is_half, widened
 from .intrinsics import (
     first_lane,
@@ -22,13 +23,14 @@ from .intrinsics import (
     store,
     store_part,
 )
-from .memory import read_indices, read_tile, start_of, write_tile
+from .memory import read_indices, read_tile, write_tile
 from .workspace import Workspace
 
 _I64 = np.int64(0)
 
-SLOT, FACTOR, SCALE, OTHER = 0, 1, 2, 3
-"""Registers of ``Workspace.examples``; the first is free to use for a moment."""
+SLOT, OTHER, SCALE, AT_LABEL = 0, 1, 2, 3
+"""Registers of ``Workspace.examples``; the first two are free to use for a moment. The others are
+what gradients are multiplied by, and the gradients of the labels' classes."""
 
 
 @inlined
@@ -89,13 +91,19 @@ def write_numbers(t: Any, place: Any, count: int, value: Any, buffer: Any, zero:
 
 
 @inlined
+def indices_of(p: Any, o: int, u: int, work: Workspace) -> Any:
+    """Where the unit's sparse labels lie, as int64, once read."""
+    if p.labels.mover != 0:
+        return work.indices
+    return start_of(p, p.labels, o, u)
+
+
+@inlined
 def labels_of(p: Any, o: int, u: int, count: int, work: Workspace) -> Any:
-    """Where the unit's sparse labels lie, as int64."""
-    place = start_of(p.labels, o, u)
-    if p.labels.mover == 0:
-        return place
-    read_indices(p.labels, place, count, work.indices)
-    return work.indices
+    """Where the unit's sparse labels lie, as int64; they are read there, if they are of another kind."""
+    if p.labels.mover != 0:
+        read_indices(p.labels, start_of(p, p.labels, o, u), count, work.indices)
+    return indices_of(p, o, u, work)
 
 
 @inlined
@@ -118,7 +126,7 @@ def leave_logits_at_labels(
     A register cannot be loaded before the numbers that have just been stored have left the
     processor's store buffer: there is something to be done between the two.
     """
-    x = start_of(p.logits, o, u)
+    x = start_of(p, p.logits, o, u)
     step = p.logits.classes
     example = p.logits.example
     kind = first_lane(work.stored)

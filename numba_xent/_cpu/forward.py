@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._math.primitives import widen
+from .backward import waiting_chunk
 from .chunk import (
     Chunk,
     Tile,
@@ -20,9 +21,9 @@ from .chunk import (
 )
 from .compile import inlined
 from .examples import SLOT, of_example, slot_of
+from .extent import examples_of, start_of
 from .intrinsics import any_lane, lanes_of, load, size_of, store
 from .lanes import largest_of_examples, leave_columns, leave_sums, no_sums
-from .memory import start_of
 from .panel import bring
 from .unit import (
     chunk_of,
@@ -51,14 +52,14 @@ def _max_of_unit(
     chunk = chunk_of(p, c, count, zero, rows)
     if rows is None:
         panel = logits_panel(work, rows)
-        fetch_chunk(p.logits, o, u, 0, chunk, -np.inf, work.logits, panel, work.stored, rows)
+        fetch_chunk(p, p.logits, o, u, 0, chunk, -np.inf, work.logits, panel, work.stored, rows)
         x = operand(p, p.logits, o, u, 0, chunk, work.logits, panel, work.stored, rows)
         return max_of_chunk(x, chunk.tail, zero)
     number = number_of_chunk(p, o, u, c)
     if load(work.known, _I64) != number:
         for r in range(count):
             buffer = logits_buffer(p, number, r, work)
-            fetch_chunk(p.logits, o, u, r, chunk, -np.inf, buffer, 0, work.stored, rows)
+            fetch_chunk(p, p.logits, o, u, r, chunk, -np.inf, buffer, 0, work.stored, rows)
             x = operand(p, p.logits, o, u, r, chunk, buffer, 0, work.stored, rows)
             store(work.maxima + r * size_of(zero), max_of_chunk(x, chunk.tail, zero))
     return largest_of_examples(work.maxima, zero)
@@ -87,20 +88,20 @@ class _Next(NamedTuple):
 @inlined
 def _following(p: Any, o: int, u: int, c: int, last: int, count: int, zero: Any) -> _Next:
     """What comes after chunk `c` of the `count` rows of a unit."""
-    place = start_of(p.logits, o, u)
+    place = start_of(p, p.logits, o, u)
     rows = count
     next_u, next_o, next_c = u, o, c + 1
     if next_c == p.chunks:
         next_c, next_u = 0, u + 1
         if next_u == p.units:
             next_o, next_u = o + 1, 0
-        rows = min(p.group, p.inner - next_u * p.group)
+        rows = examples_of(p, next_u)
     number = number_of_chunk(p, next_o, next_u, next_c)
     chunk = chunk_of(p, next_c, count, zero, True)
     # After a unit that is not full, not all rows of the next would be met.
     if number >= last or rows > count:
         return _Next(-1, place, 0, 0, 0)
-    place = place_of(p.logits, next_o, next_u, 0, chunk)
+    place = place_of(p, p.logits, next_o, next_u, 0, chunk)
     return _Next(number, place, rows, chunk.full, chunk.tail)
 
 
@@ -134,6 +135,7 @@ def _sum_rows(
     """Sum the chunks of rows that share the maximum of chunk `c`, and say what is next."""
     labels = None
     kept = None
+    waiting = None
     stage = None
     if gradient is not None:
         stage = work.stage
@@ -152,10 +154,11 @@ def _sum_rows(
             )
             if dense is not None:
                 buffer = work.labels + r * work.example
-                fetch_chunk(p.labels, o, u, r, chunk, 0.0, buffer, 0, work.stored, True)
+                fetch_chunk(p, p.labels, o, u, r, chunk, 0.0, buffer, 0, work.stored, True)
                 labels = operand(p, p.labels, o, u, r, chunk, buffer, 0, work.stored, True)
             if gradient is not None:
                 kept = kept_chunk(p, r, chunk, work, zero)
+                waiting = waiting_chunk(p, o, u, r, chunk, after, work, zero, dense)
             if p.chunks > 1:
                 coming = _following(p, o, u, after, last, count, zero)
             # What is not there, or is shorter, is found later; this chunk stands in for it.
@@ -164,7 +167,18 @@ def _sum_rows(
             if found:
                 following, tail = _fetch_following(p, coming, r, work, zero), coming.tail
             sums, highest = sum_row(
-                x, following, tail, labels, kept, chunk.tail, top, stage, zero, sums
+                p,
+                x,
+                following,
+                tail,
+                labels,
+                kept,
+                chunk.tail,
+                top,
+                waiting,
+                stage,
+                zero,
+                sums,
             )
             store(work.tops + after * lanes_of(zero) * size_of(_F64), widen(tops))
             after += 1
@@ -174,7 +188,7 @@ def _sum_rows(
                 chunk = chunk_of(p, after, count, zero, True)
                 known = number_of_chunk(p, o, u, after)
                 buffer = logits_buffer(p, known, r, work)
-                fetch_chunk(p.logits, o, u, r, chunk, -np.inf, buffer, 0, work.stored, True)
+                fetch_chunk(p, p.logits, o, u, r, chunk, -np.inf, buffer, 0, work.stored, True)
                 x = operand(p, p.logits, o, u, r, chunk, buffer, 0, work.stored, True)
                 highest = max_of_chunk(x, chunk.tail, zero)
             store(work.maxima + r * size_of(zero), highest)
@@ -207,7 +221,7 @@ def _sum_columns(
     x = operand(p, p.logits, o, u, 0, chunk, work.logits, panel, work.stored, None)
     if dense is not None:
         panel = labels_panel(work, None)
-        fetch_chunk(p.labels, o, u, 0, chunk, 0.0, work.labels, panel, work.stored, None)
+        fetch_chunk(p, p.labels, o, u, 0, chunk, 0.0, work.labels, panel, work.stored, None)
         labels = operand(p, p.labels, o, u, 0, chunk, work.labels, panel, work.stored, None)
     if gradient is not None:
         kept = kept_chunk(p, 0, chunk, work, zero)

@@ -97,6 +97,7 @@ def _make_solver(
         if gradient:
             open_stage(work.stage)
         store(work.known, np.int64(-1))
+        store(work.waiting, _I64)
         if not rows:
             open_panels(p, first, last, work.panels)
         unit, piece = first // p.pieces, first % p.pieces

@@ -322,12 +322,6 @@ def writer(compute: str, dtype: str) -> int:
     return compile_callback(function, _WRITER, f"write_{dtype}_from_{compute}")
 
 
-@inlined
-def start_of(t: Any, o: int, u: int) -> Any:
-    """Where a unit's elements of a tensor begin."""
-    return pointer(t.address) + (o * t.outer + u * t.unit)
-
-
 @jitable
 def read_tile(
     t: Any,

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .compile import inlined
+from .extent import full_units, start_of
 from .intrinsics import (
     address_of,
     call_at,
@@ -32,7 +33,6 @@ from .intrinsics import (
     store_all,
     zeros,
 )
-from .memory import start_of
 from .stream import stage_for
 from .vector import REGISTER
 
@@ -108,12 +108,17 @@ def get_numbers(panels: Panels) -> Numbers:
 def _next_panel(p: Any, item: int, last: int) -> tuple[int, int]:
     """The first unit and the number of units of the panel of unit `item`.
 
-    If that unit is not full, it is the panel of the one after.
+    If that unit is not full, it is the panel of the next one that is.
     """
-    full = p.inner // p.group
-    if item % p.units == full:
-        item += 1
-    units = min(p.panel, full - item % p.units, last - item)
+    first, end = full_units(p)
+    u = item % p.units
+    if u >= end:
+        item += p.units - u
+        u = 0
+    if u < first:
+        item += first - u
+        u = first
+    units = min(p.panel, end - u, last - item)
     return item, units
 
 
@@ -130,8 +135,8 @@ def _coming(p: Any, item: int, last: int, panels: Panels, now: Numbers) -> Numbe
         now.side,
         item,
         units,
-        address_of(start_of(p.logits, o, u)),
-        address_of(start_of(p.labels, o, u)),
+        address_of(start_of(p, p.logits, o, u)),
+        address_of(start_of(p, p.labels, o, u)),
         _I64,
         _I64,
     )
@@ -254,7 +259,7 @@ def leave(p: Any, item: int, panels: Panels, stage: Any, zero: Any) -> None:
     t = p.d_logits
     if now.logits != 0 and item == now.item + now.units - 1:
         lanes = now.units * lanes_of(zero)
-        place = start_of(t, now.item // p.units, now.item % p.units)
+        place = start_of(p, t, now.item // p.units, now.item % p.units)
         if t.stream != 0:
             place = stage_for(stage, place, lanes * t.example)
         call_at(t.mover, (place, t.example, t.vector, lanes, p.classes, panels.output, p.pitch))

@@ -55,8 +55,9 @@ class Shape(NamedTuple):
         1 if the lanes of a register are classes of one example, 0 if they are examples.
     classes, outer, inner
         The canonical shape.
-    group, units
-        Examples in a unit, and units for each outer index.
+    group, missing, units
+        Examples in a unit, how many of them the first one of each outer index lacks, and units for
+        each outer index.
     vectors
         Full registers for each example (rows), or for the unit (columns).
     tail
@@ -75,6 +76,9 @@ class Shape(NamedTuple):
         1 if the gradients of such a panel are collected, too, and written at once.
     keep
         1 if the exponentials of all chunks are kept until the gradient is written.
+    waits
+        1 if the gradients of rows that are written past the caches wait until the next unit is
+        summed.
     raw
         1 if losses are stored unweighted and their weighted sum is returned.
     phase, phases
@@ -92,6 +96,7 @@ class Shape(NamedTuple):
     outer: int
     inner: int
     group: int
+    missing: int
     units: int
     vectors: int
     tail: int
@@ -105,6 +110,7 @@ class Shape(NamedTuple):
     turned: int
     collected: int
     keep: int
+    waits: int
     raw: int
     phase: int
     phases: int

@@ -32,9 +32,10 @@ from .._math.cross_entropy import (
     sparse_loss,
 )
 from .._math.primitives import where, widen
-from .backward import write_gradients
+from .backward import prepare_gradients, write_gradients
 from .compile import inlined
 from .examples import (
+    AT_LABEL,
     OTHER,
     SCALE,
     labels_of,
@@ -45,7 +46,9 @@ from .examples import (
     slot_of,
     write_numbers,
 )
+from .extent import examples_of, start_of
 from .forward import sum_chunks
+from .halves import narrowed
 from .intrinsics import (
     any_lane,
     convert,
@@ -61,7 +64,7 @@ from .intrinsics import (
     store_all,
 )
 from .lanes import finish_lanes, state_of
-from .memory import LINE, start_of
+from .memory import LINE
 from .panel import enter, leave
 from .stream import drain
 from .unit import chunk_of, classes_before, logits_panel
@@ -109,7 +112,7 @@ def solve(
     rows
         Not None for rows, None for columns.
     """
-    count = min(p.group, p.inner - u * p.group)
+    count = examples_of(p, u)
     if p.now == LOSSES and piece != 0:
         return
     if rows is None and p.panel != 0:
@@ -126,14 +129,31 @@ def solve(
             indices = labels_of(p, o, u, count, work)
         top, log_sum, inverse, scale, at_label = load_all(row, ROW, size_of(like), like)
         store(slot_of(work, SCALE, zero), spread(scale, zero))
+        store(slot_of(work, AT_LABEL, zero), narrowed(spread(at_label, zero), work.stored))
         own = Finished(top, log_sum, inverse)
-        value = spread(at_label, zero)
+        waits = rows is not None and _may_wait(p, item, last, u, count)
         for c in range(piece * p.piece, min(p.chunks, (piece + 1) * p.piece)):
             chunk = chunk_of(p, c, count, zero, rows)
-            write_gradients(p, o, u, c, chunk, count, own, indices, value, work, zero, dense, rows)
+            prepare_gradients(p, c, chunk, count, own, work, zero, rows)
+            if not waits:
+                write_gradients(p, o, u, c, chunk, count, own, indices, work, zero, dense, rows)
+        store(work.waiting, np.int64(waits))
         if rows is None and p.collected != 0:
             drain(work.stage, p.classes * size_of(zero) // LINE)
             leave(p, item, work.panels, work.stage, zero)
+
+
+@inlined
+def _may_wait(p: Any, item: int, last: int, u: int, count: int) -> bool:
+    """Whether gradients are written while the next unit is summed, which has as many examples."""
+    following = u + 1 if u + 1 < p.units else 0
+    waits: bool = (
+        p.waits != 0
+        and p.d_logits.stream != 0
+        and item + 1 < last
+        and examples_of(p, following) == count
+    )
+    return waits
 
 
 @inlined
@@ -232,23 +252,23 @@ def _conclude(
         real = lane_numbers(own.top) < np.float64(n)
         lost = (loss != loss) & (own.log_sum == own.log_sum) & real
         if any_lane(lost):
-            x = start_of(p.logits, o, u) + i * p.logits.example
-            y = start_of(p.labels, o, u) + i * p.labels.example
+            x = start_of(p, p.logits, o, u) + i * p.logits.example
+            y = start_of(p, p.labels, o, u) + i * p.labels.example
             loss = where(lost, loss_class_by_class(p, x, y, n, own, buffer, part), loss)
     else:
         z = logits_at_labels(i, work, zero)
         loss = sparse_loss(z, own)
     weight = widen(part)
     if gradient is not None or p.raw == 0:
-        place = start_of(p.weights, o, u) + i * p.weights.example
+        place = start_of(p, p.weights, o, u) + i * p.weights.example
         weight = read_optional(p.weights, place, n, buffer, part)
     if p.raw == 0:
         # Rounded first, so that it is the weight times what unweighted losses are.
         loss = widen(convert(loss, zero)) * weight
-    place = start_of(p.loss, o, u) + i * p.loss.example
+    place = start_of(p, p.loss, o, u) + i * p.loss.example
     write_numbers(p.loss, place, n, loss, buffer, part)
     if gradient is not None:
-        place = start_of(p.upstream, o, u) + i * p.upstream.example
+        place = start_of(p, p.upstream, o, u) + i * p.upstream.example
         scale = read_optional(p.upstream, place, n, buffer, part) * weight * p.scale
         at_label = scale
         if dense is None:

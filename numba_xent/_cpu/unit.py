@@ -6,8 +6,9 @@ from typing import Any
 
 from .chunk import Chunk, Tile, fetch, tile_of
 from .compile import inlined
+from .extent import start_of
 from .intrinsics import lanes_of, pointer, size_of
-from .memory import AHEAD, start_of
+from .memory import AHEAD
 from .panel import collected, get_numbers
 from .workspace import Workspace
 
@@ -42,13 +43,14 @@ def passes(count: int, rows: Any) -> int:
 
 
 @inlined
-def place_of(t: Any, o: int, u: int, r: int, chunk: Chunk) -> Any:
+def place_of(p: Any, t: Any, o: int, u: int, r: int, chunk: Chunk) -> Any:
     """Where a chunk of an example of a tensor begins."""
-    return start_of(t, o, u) + (r * t.example + chunk.first * t.vector)
+    return start_of(p, t, o, u) + (r * t.example + chunk.first * t.vector)
 
 
 @inlined
 def fetch_chunk(
+    p: Any,
     t: Any,
     o: int,
     u: int,
@@ -65,7 +67,7 @@ def fetch_chunk(
     `panel` is the address of the unit in its panel, 0 if there is none.
     """
     if panel == 0:
-        fetch(t, place_of(t, o, u, r, chunk), chunk, lane_step(t, rows), padding, buffer, stored)
+        fetch(t, place_of(p, t, o, u, r, chunk), chunk, lane_step(t, rows), padding, buffer, stored)
 
 
 @inlined
@@ -94,7 +96,9 @@ def operand(
     ahead = t.unit if p.chunks == 1 else p.chunk * t.vector
     if rows is not None:
         ahead += AHEAD
-    return tile_of(t, place_of(t, o, u, r, chunk), chunk, lane_step(t, rows), ahead, buffer, stored)
+    return tile_of(
+        t, place_of(p, t, o, u, r, chunk), chunk, lane_step(t, rows), ahead, buffer, stored
+    )
 
 
 @inlined

@@ -34,8 +34,8 @@ class Plan(NamedTuple):
 
     Attributes
     ----------
-    stage, logits, labels, output, exponentials, sums, state, row, maxima, examples, tops, indices,
-    known
+    stage, logits, labels, output, exponentials, sums, state, row, maxima, examples, tops, factors,
+    indices, known, waiting
         The parts of `Workspace`.
     numbers
         The numbers of the stage.
@@ -58,8 +58,10 @@ class Plan(NamedTuple):
     maxima: int = 0
     examples: int = 0
     tops: int = 0
+    factors: int = 0
     indices: int = 0
     known: int = 0
+    waiting: int = 0
     numbers: int = 0
     panel_numbers: int = 0
     panel_logits: int = 0
@@ -117,8 +119,10 @@ def plan(
         "maxima": lanes * register,
         "examples": 4 * register,
         "tops": chunks * lanes * _WIDE,
+        "factors": (chunks if keep else 1) * register if gradient else 0,
         "indices": lanes * _WIDE,
         "known": REGISTER,
+        "waiting": REGISTER,
         "numbers": REGISTER,
         "panel_numbers": NUMBERS_SIZE,
         "panel_logits": panel,
@@ -157,12 +161,16 @@ class Workspace(NamedTuple):
         The maximum in each lane of each example, of the chunk that comes next.
     known
         Where an int64 lies: the number of that chunk, counted over all units, or -1.
+    waiting
+        Where an int64 lies: 1 if the gradients of the unit before are still to be written, else 0.
     examples
         Four registers for numbers of the unit's examples, see :mod:`.examples`.
     indices
         The sparse labels of the unit's examples.
     tops
         What the exponentials of each chunk stand against, for each example.
+    factors
+        What makes the exponentials of each chunk probabilities, for each example.
     example
         Bytes from one example's chunk in the buffers to the next.
     stage
@@ -183,9 +191,11 @@ class Workspace(NamedTuple):
     row: Any
     maxima: Any
     known: Any
+    waiting: Any
     examples: Any
     indices: Any
     tops: Any
+    factors: Any
     example: int
     stage: Stage
     panels: Panels
@@ -207,9 +217,11 @@ def lay_out(p: Any, task: int, stored: Any) -> Workspace:
         start + w.row,
         start + w.maxima,
         start + w.known,
+        start + w.waiting,
         start + w.examples,
         start + w.indices,
         start + w.tops,
+        start + w.factors,
         w.example,
         Stage(start + w.numbers, start + w.stage, w.room),
         Panels(
