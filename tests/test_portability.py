@@ -92,6 +92,7 @@ llvm.initialize_all_targets()
 llvm.initialize_all_asmprinters()
 for name in "rows_dense_gradient_float32", "columns_sparse_value_float64":
     code = callbacks[name].inspect_llvm()
+    print(name, "aligned" if "alignstack=64" in code else "not aligned")
     code = re.sub(r"(?m)^target .*\\n", "", code)
     # What counts references to arrays has become an operation of x86 by now.
     code = code.replace("llvm.x86.atomic.sub.cc.i64", "drop_reference").replace("immarg", "")
@@ -125,6 +126,8 @@ def has_target(triple: str) -> bool:
 def test_arm_can_be_compiled_for(tmp_path: Path) -> None:
     """Kernels become object files with vector instructions of their own, and call no libm.
 
+    Their stack is aligned: what does not fit the registers must not lie across two cache lines.
+
     The cache is empty, because functions that come from it have lost their LLVM code.
     """
     if not all(map(has_target, TRIPLES)):
@@ -133,4 +136,6 @@ def test_arm_can_be_compiled_for(tmp_path: Path) -> None:
     printed = python(
         f"TRIPLES = {TRIPLES}\n{ARM}", NUMBA_CACHE_DIR=str(tmp_path), **generic
     ).splitlines()
-    assert printed == [f"{triple} True True []" for triple in TRIPLES] * 2
+    compiled = [f"{triple} True True []" for triple in TRIPLES]
+    dense, sparse = "rows_dense_gradient_float32", "columns_sparse_value_float64"
+    assert printed == [f"{dense} aligned", *compiled, f"{sparse} aligned", *compiled]

@@ -18,7 +18,7 @@ from numba.core import cgutils, types
 from numba.core.typing.templates import AbstractTemplate, Signature, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
-from .vector import HALVES, LANES, Half, Vector, dtype_of, splat, with_dtype
+from .vector import HALVES, LANES, REGISTER, Half, Vector, dtype_of, splat, with_dtype
 
 _INT32 = ir.IntType(32)
 _INT64 = ir.IntType(64)
@@ -329,6 +329,23 @@ def fence(typingctx: Any) -> Any:
 
     def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
         builder.fence("seq_cst")
+
+    return types.void(), codegen
+
+
+@intrinsic
+def align_stack(typingctx: Any) -> Any:
+    """Align the stack of the function that calls this to cache lines.
+
+    LLVM would do so only for what it knows to lie there before it runs out of registers. What it
+    puts there afterwards would lie across two lines, and in some processes across two pages.
+    """
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        attributes = builder.function.attributes
+        attributes.alignstack = REGISTER
+        attributes.add("nounwind")  # llvmlite leaves out the other if there is nothing else
+        return context.get_dummy_value()
 
     return types.void(), codegen
 

@@ -22,7 +22,7 @@ from .._math.compensated import accumulate
 from .._math.primitives import widen
 from .compile import compile_callback, digest, inlined
 from .examples import read_numbers
-from .intrinsics import fence, lanes_of, load, pointer, size_of, store, zeros
+from .intrinsics import align_stack, fence, lanes_of, load, pointer, size_of, store, zeros
 from .lanes import total_of_lanes
 from .memory import read_indices
 from .panel import open_panels
@@ -88,6 +88,7 @@ def _make_solver(
 
     def solve_task(problem: Any, task: int) -> None:
         _ = source
+        align_stack()
         p = numba.carray(problem, 1)[0]
         zero = zeros(compute, registers)
         first, last = _share(p.end - p.begin, task, p.tasks)

@@ -24,6 +24,7 @@ from numba import types
 from .compile import compile_callback, digest, inlined, jitable
 from .halves import from_float, to_float
 from .intrinsics import (
+    align_stack,
     bits_register,
     call_at,
     convert,
@@ -216,6 +217,7 @@ def _make_reader(compute: str, dtype: str, source: str) -> Callable[..., None]:
         padding: float,
     ) -> None:
         _ = source  # part of what the compiled function is cached by
+        align_stack()
         zero = zeros(compute, 1)
         number = size_of(first_lane(zero))
         place = pointer(buffer)
@@ -256,6 +258,7 @@ def _make_writer(compute: str, dtype: str, source: str) -> Callable[..., None]:
         stride: int,
     ) -> None:
         _ = source
+        align_stack()
         zero = zeros(compute, 1)
         number = size_of(first_lane(zero))
         place = pointer(buffer)
