@@ -20,6 +20,8 @@ from peaks import peak
 import numba_xent as xent
 from numba_xent._cpu.backend import STREAMED, _recipe
 from numba_xent._cpu.record import DTYPE
+from numba_xent._cpu.vector import PAGE
+from numba_xent._cpu.workspace import Plan
 
 V2 = xent.nn.softmax_cross_entropy_with_logits_v2
 SPARSE = xent.nn.sparse_softmax_cross_entropy_with_logits
@@ -276,4 +278,8 @@ def test_scratch_memory(sparse: bool, far: bool) -> None:
         labels = (np.dtype(np.int64), (size,), (8,)) if sparse else logits
         loss = (np.dtype(np.float32), (size,), (4,))
         recipe = _recipe(0, not sparse, False, (logits, labels, loss, None, None, logits, None))
-        assert np.frombuffer(recipe.template, DTYPE)[0]["plan"]["size"] <= 2**20
+        plan = np.frombuffer(recipe.template, DTYPE)[0]["plan"]
+        assert plan["size"] <= 2**20
+        # A page between what two threads write: else they take it from each other.
+        assert plan["size"] % PAGE == 0
+        assert plan["size"] - max(plan[name] for name in Plan._fields[:-3]) > PAGE

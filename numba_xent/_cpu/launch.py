@@ -17,7 +17,7 @@ from .._math.compensated import accumulate, total_of
 from .compile import compile_function, digest, inlined, parallel_part
 from .intrinsics import call_at, load, pointer, size_of
 from .kernels import SUM_SIZE
-from .vector import REGISTER
+from .vector import PAGE, REGISTER
 
 SHARES = 4
 """Pieces for each task, at least, between which tasks wait for each other."""
@@ -47,12 +47,12 @@ def _launch(problem: Any, check: int, solve: int, add: int, parallel: Any) -> tu
     p = problem[0]
     tasks = p.tasks
     size = max(p.results_size, tasks * REGISTER)
-    memory = np.empty(REGISTER + size + tasks * p.plan.size, np.uint8)
-    base = (memory.ctypes.data + REGISTER - 1) // REGISTER * REGISTER
-    problem.results[0] = base
-    problem.scratch[0] = base + size
+    memory = np.empty(PAGE + tasks * p.plan.size + size, np.uint8)
+    base = (memory.ctypes.data + PAGE - 1) // PAGE * PAGE
+    problem.scratch[0] = base
+    problem.results[0] = base + tasks * p.plan.size
     address = problem.ctypes.data
-    results = pointer(base)
+    results = pointer(base + tasks * p.plan.size)
     bad = 0
     if check != 0:
         _run(check, address, tasks, parallel)

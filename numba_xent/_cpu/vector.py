@@ -34,6 +34,10 @@ HALVES = ("float16", "bfloat16")
 REGISTER = 64
 """Bytes of a register of the machine, or what stands for it."""
 
+PAGE = 4096
+"""Bytes of a page of memory: of what is read one by one, processors ask for the rest of its page and
+for the beginning of the next one."""
+
 REGISTERS = 2
 """Registers that columns work on as one: twice the independent work, which the processor needs to
 keep busy between operations that wait for each other, and longer runs of memory."""

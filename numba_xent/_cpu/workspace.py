@@ -10,7 +10,7 @@ from .intrinsics import pointer
 from .lanes import FIELDS_SIZE
 from .panel import NUMBERS_SIZE, Panels
 from .stream import Stage
-from .vector import REGISTER
+from .vector import PAGE, REGISTER
 
 STAGE_SIZE = 16 << 10
 """Bytes that wait on the stage at least, before they are written: a third of an L1 cache."""
@@ -44,7 +44,7 @@ class Plan(NamedTuple):
     example, room
         The numbers of `Workspace` and of its stage.
     size
-        Bytes of all of it, a multiple of a register.
+        Bytes from the memory of one task to that of the next, whole pages.
     """
 
     stage: int = 0
@@ -134,7 +134,9 @@ def plan(
     for name, size in sizes.items():
         offsets[name] = begin
         begin += -(-size // REGISTER) * REGISTER
-    return Plan(**offsets, example=example, room=stage - register, size=max(begin, LABELS * _WIDE))
+    # One page lies between: what a thread asks for ahead must not be what another one writes.
+    pages = -(-max(begin, LABELS * _WIDE) // PAGE) + 1
+    return Plan(**offsets, example=example, room=stage - register, size=pages * PAGE)
 
 
 class Workspace(NamedTuple):
