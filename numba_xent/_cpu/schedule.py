@@ -14,6 +14,9 @@ read their logits twice.
 
 A unit reads all that it needs of the logits before it writes the same elements of the gradient:
 the gradient may overwrite the logits.
+
+Gradients of rows that are written past the caches wait: they are computed in the loop that sums the
+next unit, a few registers of each in turn, so that memory is read and written at the same time.
 """
 
 from __future__ import annotations
