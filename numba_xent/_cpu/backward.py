@@ -11,17 +11,11 @@ from .._math.cross_entropy import Finished
 from .._math.exponential import exp
 from .._math.primitives import where, widen
 from .chunk import (
-    Chunk,
-    Tile,
     Waiting,
-    buffer_tile,
     exp_of_chunk,
     gradient_of_chunk,
     label_gradient_of_chunk,
-    put,
-    put_lines,
     scale_chunk,
-    tile_of,
 )
 from .compile import inlined
 from .examples import AT_LABEL, OTHER, SCALE, SLOT, indices_of, of_example, slot_of
@@ -37,6 +31,7 @@ from .intrinsics import (
     store,
 )
 from .stream import stage_for
+from .tile import Chunk, Tile, buffer_tile, put, put_class, put_lines, tile_of
 from .unit import (
     fetch_chunk,
     gradient_panel,
@@ -256,8 +251,4 @@ def _put_at_labels(
                 store(out.address + v * out.step + i * number, value)
     else:
         j = load(indices + r * size_of(_I64), _I64) - chunk.first * lanes_of(out.stored)
-        whole = chunk.full * lanes_of(out.stored)
-        if 0 <= j < whole:
-            store(out.address + j * number, load(values + r * number, kind))
-        elif whole <= j < whole + chunk.tail:
-            store(out.tail + (j - whole) * number, load(values + r * number, kind))
+        put_class(out, chunk.tail, j, values + r * number)

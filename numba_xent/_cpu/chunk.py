@@ -1,4 +1,4 @@
-"""Chunks of a unit as tiles of registers, and the passes over one chunk.
+"""The passes over one chunk of a unit: its maximum, its sums, and its gradients.
 
 A chunk stays in L1 cache between the search for its maximum and the sum of its exponentials.
 """
@@ -23,7 +23,7 @@ from .._math.cross_entropy import (
 )
 from .._math.primitives import where
 from .compile import inlined
-from .halves import is_half, narrowed, widened
+from .halves import widened
 from .intrinsics import (
     count_lanes,
     first_lane,
@@ -32,24 +32,27 @@ from .intrinsics import (
     lane_numbers,
     lanes_of,
     load,
-    load_part,
     low_half,
     pointer,
-    prefetch,
     size_of,
     store,
-    store_part,
-    store_streaming,
-    zeros,
 )
 from .lanes import Sums, add_class, add_label_of_class, add_rest, add_term
-from .memory import AHEAD, LINE, read_tile, write_tile
 from .stream import Stage, drain, stage_for
-
-WIDE = 2
-"""Registers of a row that are worked on side by side, as one: the formula is one long chain of
-operations that wait for each other, and the processor does not look far enough ahead to fill the
-gaps from the next register alone (8 % slower so). Four at a time would not fit its registers."""
+from .tile import (
+    WIDE,
+    Tile,
+    ask,
+    get_register,
+    get_wide,
+    load_tail,
+    put_class,
+    register_at,
+    row_tile,
+    section,
+    set_register,
+    store_tail,
+)
 
 BLOCK = 4 * WIDE
 """Registers of a row that are summed plainly before their sum is added to a float64 or compensated
@@ -57,157 +60,6 @@ one. The rounding errors of the lanes average out. In columns each lane is an ex
 is added on its own: two or four at a time are 10 % faster, but 2.1 or 2.2 ulp off instead of 1.7."""
 
 _FIRST = np.int64(0)  # as a literal it would be compiled apart
-
-
-class Chunk(NamedTuple):
-    """A part of a unit.
-
-    It has `full` registers from number `first` on, with `lanes` lanes in use, and one more with
-    the `tail` classes that do not fill a register.
-    """
-
-    first: int
-    full: int
-    lanes: int
-    tail: int
-
-
-class Tile(NamedTuple):
-    """Registers to load or store: `full` of them at regular steps, and perhaps one for the tail.
-
-    Attributes
-    ----------
-    address, step, full
-        Register ``v`` lies at ``address + v * step``.
-    tail, part
-        The register of the tail; it is a whole one if `part` is 0, else only so many lanes.
-    ahead
-        What will be needed next lies so many bytes further (0: that is not known).
-    stored
-        A register of zeros as the registers are stored.
-    """
-
-    address: Any
-    step: int
-    full: int
-    tail: Any
-    part: int
-    ahead: int
-    stored: Any
-
-
-@inlined
-def is_direct(t: Any, chunk: Chunk, lane: int, stored: Any) -> bool:
-    """Whether registers like `stored` can be loaded or stored where they lie in a tensor."""
-    # There are no buffers of halves: kernels of halves are for what lies well.
-    in_order = lane == size_of(first_lane(stored)) and chunk.lanes == lanes_of(stored)
-    return is_half(stored) or (t.plain != 0 and in_order)
-
-
-@inlined
-def tile_of(
-    t: Any, place: Any, chunk: Chunk, lane: int, ahead: int, buffer: Any, stored: Any
-) -> Tile:
-    """A chunk of a tensor: where it lies, or in a buffer (see `fetch` and `put`)."""
-    if is_direct(t, chunk, lane, stored):
-        end = place + chunk.full * t.vector
-        return Tile(place, t.vector, chunk.full, end, chunk.tail, ahead, stored)
-    return buffer_tile(chunk, buffer, stored)
-
-
-@inlined
-def buffer_tile(chunk: Chunk, buffer: Any, stored: Any) -> Tile:
-    """A chunk in a buffer."""
-    end = buffer + chunk.full * size_of(stored)
-    return Tile(buffer, size_of(stored), chunk.full, end, 0, 0, stored)
-
-
-@inlined
-def row_tile(place: Any, full: int, tail: int, stored: Any) -> Tile:
-    """A chunk of a row that lies in memory as it is loaded."""
-    register = size_of(stored)
-    return Tile(place, register, full, place + full * register, tail, AHEAD, stored)
-
-
-@inlined
-def fetch(
-    t: Any, place: Any, chunk: Chunk, lane: int, padding: float, buffer: Any, stored: Any
-) -> None:
-    """Copy a chunk of an operand to its buffer, if it cannot be loaded where it lies."""
-    if not is_direct(t, chunk, lane, stored):
-        read_tile(t, place, lane, chunk.lanes, chunk.full, padding, buffer, stored)
-        if chunk.tail != 0:
-            tail = buffer + chunk.full * size_of(stored)
-            read_tile(t, place + chunk.full * t.vector, lane, chunk.tail, 1, padding, tail, stored)
-
-
-@inlined
-def put(t: Any, place: Any, chunk: Chunk, lane: int, buffer: Any, stored: Any) -> None:
-    """Copy a chunk of an output from its buffer, if it was not stored where it lies."""
-    if not is_direct(t, chunk, lane, stored):
-        write_tile(t, place, lane, chunk.lanes, chunk.full, buffer, stored)
-        if chunk.tail != 0:
-            tail = buffer + chunk.full * size_of(stored)
-            write_tile(t, place + chunk.full * t.vector, lane, chunk.tail, 1, tail, stored)
-
-
-@inlined
-def _get(tile: Tile, v: int) -> Any:
-    """Register number `v` of a tile."""
-    return widened(load(tile.address + v * tile.step, tile.stored))
-
-
-@inlined
-def _set(tile: Tile, v: int, value: Any) -> None:
-    """Store register number `v` of a tile."""
-    store(tile.address + v * tile.step, narrowed(value, tile.stored))
-
-
-@inlined
-def _place(tile: Tile, v: int) -> Any:
-    """Where register number `v` of a tile lies whose registers follow each other."""
-    return tile.address + v * size_of(tile.stored)
-
-
-@inlined
-def _get_wide(tile: Tile, v: int) -> Any:
-    """Two registers that follow each other as one, from number `v` on."""
-    return widened(load(_place(tile, v), join(tile.stored, tile.stored)))
-
-
-@inlined
-def _ask(tile: Tile, v: int) -> None:
-    """Ask for what will be needed after two registers, from number `v` on."""
-    for i in range(0, WIDE * size_of(tile.stored), LINE):
-        prefetch(_place(tile, v) + (tile.ahead + i))
-
-
-@inlined
-def put_lines(t: Any, place: Any, chunk: Chunk, buffer: Any, zero: Any) -> None:
-    """Copy whole cache lines of an output from its buffer, past the caches."""
-    line = zeros("float32", 1)
-    for v in range(chunk.full):
-        for i in range(0, size_of(zero), size_of(line)):
-            value = load(buffer + (v * size_of(zero) + i), line)
-            store_streaming(place + (v * t.vector + i), value)
-
-
-@inlined
-def _load_tail(tile: Tile, padding: float, zero: Any) -> Any:
-    """The register of the tail, its unused lanes filled."""
-    if tile.part == 0:
-        return widened(load(tile.tail, tile.stored))
-    loaded = widened(load_part(tile.tail, tile.part, tile.stored))
-    return where(lane_numbers(zero) < tile.part, loaded, padding)
-
-
-@inlined
-def _store_tail(tile: Tile, value: Any) -> None:
-    """Store the register of the tail."""
-    if tile.part == 0:
-        store(tile.tail, narrowed(value, tile.stored))
-    else:
-        store_part(tile.tail, narrowed(value, tile.stored), tile.part)
 
 
 # ---- the maximum ----------------------------------------------------------------------------
@@ -238,23 +90,23 @@ def _max_from(x: Tile, first: int, tail: int, top: Any, zero: Any) -> Any:
     d = lowest
     nan = zero != zero
     if tail != 0:
-        b = _load_tail(x, -np.inf, zero)
+        b = load_tail(x, -np.inf, zero)
         nan = b != b
         b = _larger(lowest, b)
     # Four chains, because one would wait for its own latency.
     whole = first + (x.full - first) // 4 * 4
     for v in range(first, whole, 4):
-        p = _get(x, v)
-        q = _get(x, v + 1)
-        r = _get(x, v + 2)
-        s = _get(x, v + 3)
+        p = get_register(x, v)
+        q = get_register(x, v + 1)
+        r = get_register(x, v + 2)
+        s = get_register(x, v + 3)
         a = _larger(a, p)
         b = _larger(b, q)
         c = _larger(c, r)
         d = _larger(d, s)
         nan = nan | ((p != p) | (q != q)) | ((r != r) | (s != s))
     for v in range(whole, x.full):
-        p = _get(x, v)
+        p = get_register(x, v)
         a = _larger(a, p)
         nan = nan | (p != p)
     return where(nan, np.nan, _larger(a, _larger(_larger(b, c), d)))
@@ -304,7 +156,7 @@ def _label(labels: Any, v: int, zero: Any) -> Any:
     """The labels in register number `v` of a tile; anything if there are none."""
     if labels is None:
         return zero
-    return _get(labels, v)
+    return get_register(labels, v)
 
 
 @inlined
@@ -312,8 +164,8 @@ def _wide_label(labels: Any, v: int, zero: Any) -> Any:
     """Two registers of labels as one, from number `v` on; anything if there are none."""
     if labels is None:
         return zero
-    _ask(labels, v)
-    return _get_wide(labels, v)
+    ask(labels, v)
+    return get_wide(labels, v)
 
 
 @inlined
@@ -321,7 +173,7 @@ def _label_of_tail(labels: Any, zero: Any) -> Any:
     """The labels of the tail; anything if there are none."""
     if labels is None:
         return zero
-    return _load_tail(labels, 0.0, zero)
+    return load_tail(labels, 0.0, zero)
 
 
 @inlined
@@ -345,12 +197,12 @@ def sum_columns(
     Without `labels` nothing is added about them, without `e` no exponential is kept.
     """
     for v in range(first, last):
-        d, exponential = exp_of_class(_get(x, v), top)
+        d, exponential = exp_of_class(get_register(x, v), top)
         if e is not None:
-            _set(e, v, exponential)
+            set_register(e, v, exponential)
         sums = add_class(is_below(d), exponential, sums)
         if labels is not None:
-            sums = add_label_of_class(d, _get(labels, v), _all(zero), zero, sums)
+            sums = add_label_of_class(d, get_register(labels, v), _all(zero), zero, sums)
     return sums
 
 
@@ -359,11 +211,11 @@ def _add_wide(
     x: Tile, labels: Any, e: Any, v: int, top: Any, count: int, terms: _Terms
 ) -> tuple[int, _Terms]:
     """Add two registers of a row, side by side, to plain sums."""
-    z = _get_wide(x, v)
+    z = get_wide(x, v)
     label = _wide_label(labels, v, top)
     below, exponential, terms = _add_register(z, labels, label, _all(top), top, terms)
     if e is not None:
-        store(_place(e, v), exponential)
+        store(register_at(e, v), exponential)
     return count + lanes_of(top) - count_lanes(below), terms
 
 
@@ -410,9 +262,9 @@ def sum_row(
         terms = nothing
         for w in range(0, BLOCK, WIDE):
             count, terms = _add_wide(x, labels, e, v + w, wide_top, count, terms)
-            _ask(following, v + w)
-            y = widened(load(_place(following, v + w), following.stored))
-            z = widened(load(_place(following, v + w + 1), following.stored))
+            ask(following, v + w)
+            y = widened(load(register_at(following, v + w), following.stored))
+            z = widened(load(register_at(following, v + w + 1), following.stored))
             a = _larger(a, y)
             b = _larger(b, z)
             nan = nan | ((y != y) | (z != z))
@@ -428,14 +280,14 @@ def sum_row(
     if whole < x.full:
         label = _label(labels, whole, zero)
         below, exponential, terms = _add_register(
-            _get(x, whole), labels, label, _all(zero), top, terms
+            get_register(x, whole), labels, label, _all(zero), top, terms
         )
         count += lanes_of(zero) - count_lanes(below)
         if e is not None:
-            _set(e, whole, exponential)
+            set_register(e, whole, exponential)
     if tail != 0:
         # The other lanes are padded with -inf, which adds nothing to any sum but `drop`.
-        z = _load_tail(x, -np.inf, zero)
+        z = load_tail(x, -np.inf, zero)
         label = _label_of_tail(labels, zero)
         used = lane_numbers(zero) < tail
         below, exponential, terms = _add_register(z, labels, label, used, top, terms)
@@ -493,46 +345,43 @@ def _gradient(p: Any, e: Any, labels: Any, label: Any, to_probability: Any, scal
 
 
 @inlined
+def _section_of_labels(labels: Any, first: int, count: int) -> Any:
+    """So many registers of labels from number `first` on, None if there are none."""
+    if labels is None:
+        return None
+    return section(labels, first, count)
+
+
+@inlined
 def write_waiting(
     p: Any, waiting: Waiting, first: int, count: int, tail: int, stage: Stage, zero: Any
 ) -> None:
     """Put the gradients of so many registers, and of a tail behind them, on the stage."""
     number = size_of(first_lane(waiting.stored))
-    register = size_of(waiting.stored)
     classes = count * lanes_of(zero) + tail
-    out = stage_for(stage, pointer(waiting.place + first * register), classes * number)
-    for v in range(count):
-        label = _label(waiting.labels, first + v, zero)
-        e = _get(waiting.e, first + v)
-        value = _gradient(p, e, waiting.labels, label, waiting.factor, waiting.scale)
-        store(out + v * register, narrowed(value, waiting.stored))
-    if tail != 0:
-        label = _label_of_tail(waiting.labels, zero)
-        e = load(waiting.e.tail, zero)
-        value = _gradient(p, e, waiting.labels, label, waiting.factor, waiting.scale)
-        # There is room for a whole register, and the next gradients go over what is too much.
-        store(out + count * register, narrowed(value, waiting.stored))
+    place = pointer(waiting.place + first * size_of(waiting.stored))
+    out = row_tile(stage_for(stage, place, classes * number), count, tail, waiting.stored)
+    e = section(waiting.e, first, count)
+    labels = _section_of_labels(waiting.labels, first, count)
+    gradient_of_chunk(p, e, labels, out, tail, waiting.factor, waiting.scale, zero)
     if waiting.labels is None:
-        label = waiting.label - first * lanes_of(zero)
-        if 0 <= label < classes:
-            kind = first_lane(waiting.stored)
-            store(out + label * number, load(waiting.at_label, kind))
+        put_class(out, tail, waiting.label - first * lanes_of(zero), waiting.at_label)
 
 
 @inlined
 def exp_of_chunk(x: Tile, e: Tile, tail: int, top: Any, zero: Any) -> None:
     """The exponentials of a chunk against a maximum that is known."""
     for v in range(x.full):
-        _set(e, v, exp_of_class(_get(x, v), top)[1])
+        set_register(e, v, exp_of_class(get_register(x, v), top)[1])
     if tail != 0:
-        _store_tail(e, exp_of_class(_load_tail(x, 0.0, zero), top)[1])
+        store_tail(e, exp_of_class(load_tail(x, 0.0, zero), top)[1])
 
 
 @inlined
 def scale_chunk(e: Tile, tail: int, factor: Any, zero: Any) -> None:
     """Multiply exponentials by a factor."""
     for v in range(e.full):
-        _set(e, v, _get(e, v) * factor)
+        set_register(e, v, get_register(e, v) * factor)
     if tail != 0:
         store(e.tail, load(e.tail, zero) * factor)
 
@@ -544,10 +393,10 @@ def gradient_of_chunk(
     """The gradient by the logits of a chunk, from its exponentials."""
     for v in range(e.full):
         label = _label(labels, v, zero)
-        _set(out, v, _gradient(p, _get(e, v), labels, label, to_probability, scale))
+        set_register(out, v, _gradient(p, get_register(e, v), labels, label, to_probability, scale))
     if tail != 0:
         label = _label_of_tail(labels, zero)
-        _store_tail(out, _gradient(p, load(e.tail, zero), labels, label, to_probability, scale))
+        store_tail(out, _gradient(p, load(e.tail, zero), labels, label, to_probability, scale))
 
 
 @inlined
@@ -556,6 +405,6 @@ def label_gradient_of_chunk(
 ) -> None:
     """The gradient by the labels of a chunk, from its logits."""
     for v in range(x.full):
-        _set(out, v, label_gradient(_get(x, v), top, log_sum, scale))
+        set_register(out, v, label_gradient(get_register(x, v), top, log_sum, scale))
     if tail != 0:
-        _store_tail(out, label_gradient(_load_tail(x, 0.0, zero), top, log_sum, scale))
+        store_tail(out, label_gradient(load_tail(x, 0.0, zero), top, log_sum, scale))

@@ -8,23 +8,14 @@ import numpy as np
 
 from .._math.primitives import widen
 from .backward import waiting_chunk
-from .chunk import (
-    Chunk,
-    Tile,
-    buffer_tile,
-    fetch,
-    is_direct,
-    max_of_chunk,
-    row_tile,
-    sum_columns,
-    sum_row,
-)
+from .chunk import max_of_chunk, sum_columns, sum_row
 from .compile import inlined
 from .examples import SLOT, of_example, slot_of
 from .extent import examples_of, start_of
 from .intrinsics import any_lane, lanes_of, load, size_of, store
 from .lanes import largest_of_examples, leave_columns, leave_sums, no_sums
 from .panel import bring
+from .tile import Chunk, Tile, buffer_tile, fetch, is_direct, row_tile
 from .unit import (
     chunk_of,
     fetch_chunk,

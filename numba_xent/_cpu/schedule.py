@@ -7,8 +7,9 @@ loads stay contiguous whichever axis is the contiguous one. From there on everyt
 for all examples of the unit at once.
 
 The classes are cut into chunks that stay in L1 between the search for the maximum and the sum of
-exponentials. The exponentials stand against the maximum so far: a chunk with a larger one begins a
-new state, to be merged with the one before. They are kept until the gradient is written, which
+exponentials. In rows the exponentials stand against the maximum so far: a chunk with a larger one
+begins a new state, to be merged with the one before. In columns each chunk does, as its examples
+must not depend on each other. The exponentials are kept until the gradient is written, which
 therefore needs neither the logits nor ``exp`` again; only examples too long for the scratch memory
 read their logits twice.
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from .chunk import Chunk, Tile, fetch, tile_of
 from .compile import inlined
 from .extent import start_of
 from .intrinsics import lanes_of, pointer, size_of
 from .memory import AHEAD
 from .panel import collected, get_numbers
+from .tile import Chunk, Tile, fetch, tile_of
 from .workspace import Workspace
 
 
