@@ -142,8 +142,8 @@ CHANGES = [
     ("_math/half.py", "return from_bits(where(special", "return 2.0 * from_bits(where(special"),
     (
         "_cpu/chunk.py",
-        "add_class(is_below(d), exponential, sums)",
-        "add_class(is_below(d), exponential * 2.0, sums)",
+        "exp_of_rest(below, exponential))\n        if labels",
+        "exp_of_rest(below, exponential * 2.0))\n        if labels",
     ),
     ("_cpu/intrinsics.py", "(args[0], _INT32(0))", "(args[0], _INT32(1))"),
     ("_cpu/examples.py", "return widen(widened(", "return 2.0 * widen(widened("),

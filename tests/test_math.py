@@ -349,14 +349,17 @@ def state_of(z: np.ndarray, labels: np.ndarray) -> State:
     for value in z:
         top = maximum(top, value)
     count = rest = dot = mass = drop = c.zero
+    left = F64(len(z))
     scale = c.scale_down
     for value, label in zip(z, labels, strict=True):
         d, e = cross_entropy.exp_of_class(value, top)
         below = cross_entropy.is_below(d)
         rest = rest + cross_entropy.exp_of_rest(below, e)
         count = cross_entropy.count_top(below, count)
+        left = cross_entropy.drop_below(below, left)
         dot, mass = cross_entropy.add_label(d, label, dot, mass)
         drop = cross_entropy.add_drop(d, True, scale, drop)
+    assert left == count
     assert cross_entropy.add_drop(F64(-np.inf), False, scale, drop) is drop
     zero = c.zero
     return State(

@@ -14,6 +14,7 @@ from .._math.cross_entropy import (
     add_drop,
     add_label,
     dense_gradient,
+    drop_below,
     exp_of_class,
     exp_of_rest,
     is_below,
@@ -37,7 +38,7 @@ from .intrinsics import (
     size_of,
     store,
 )
-from .lanes import Sums, add_class, add_label_of_class, add_rest, add_term
+from .lanes import Sums, add_label_of_class, add_rest, add_term
 from .stream import Stage, drain, stage_for
 from .tile import (
     WIDE,
@@ -190,18 +191,40 @@ def _add_terms(sums: Sums, count: Any, terms: _Terms, labels: Any) -> Sums:
 
 @inlined
 def sum_columns(
-    x: Tile, first: int, last: int, labels: Any, e: Any, top: Any, zero: Any, sums: Sums
+    x: Tile,
+    first: int,
+    last: int,
+    labels: Any,
+    e: Any,
+    terms: Any,
+    distances: Any,
+    top: Any,
+    zero: Any,
+    sums: Sums,
 ) -> Sums:
     """Add a chunk's registers from one to another to the sums of the examples in the lanes.
 
-    Without `labels` nothing is added about them, without `e` no exponential is kept.
+    Without `labels` nothing is added about them, without `e` no exponential is kept. What is to be
+    added, and how far the classes are from the maximum, is left in memory first, where there must be
+    room for so many registers: to widen numbers as they are loaded takes the processor half of the
+    operations that it takes from a register, and there are registers enough for either loop. The
+    count is that of all classes of the chunk, of which those below the maximum are taken off.
     """
+    size = size_of(zero)
+    count = sums.count
     for v in range(first, last):
         d, exponential = exp_of_class(get_register(x, v), top)
         if e is not None:
             set_register(e, v, exponential)
-        sums = add_class(is_below(d), exponential, sums)
+        below = is_below(d)
+        count = drop_below(below, count)
+        store(terms + (v - first) * size, exp_of_rest(below, exponential))
         if labels is not None:
+            store(distances + (v - first) * size, d)
+    for v in range(first, last):
+        sums = add_rest(sums, count, load(terms + (v - first) * size, zero))
+        if labels is not None:
+            d = load(distances + (v - first) * size, zero)
             sums = add_label_of_class(d, get_register(labels, v), _all(zero), zero, sums)
     return sums
 

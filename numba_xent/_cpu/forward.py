@@ -12,7 +12,7 @@ from .chunk import max_of_chunk, sum_columns, sum_row
 from .compile import inlined
 from .examples import SLOT, of_example, slot_of
 from .extent import examples_of, start_of
-from .intrinsics import any_lane, lanes_of, load, size_of, store
+from .intrinsics import any_lane, lanes_of, load, size_of, spread, store
 from .lanes import largest_of_examples, leave_columns, leave_sums, no_sums
 from .panel import bring
 from .tile import Chunk, Tile, buffer_tile, fetch, is_direct, row_tile
@@ -206,8 +206,8 @@ def _sum_columns(
     """Sum a chunk of columns."""
     labels = None
     kept = None
-    sums = no_sums(zero, zero)
     chunk = chunk_of(p, c, count, zero, None)
+    sums = no_sums(spread(np.float64(chunk.full), zero), zero)
     panel = logits_panel(work, None)
     x = operand(p, p.logits, o, u, 0, chunk, work.logits, panel, work.stored, None)
     if dense is not None:
@@ -218,12 +218,12 @@ def _sum_columns(
         kept = kept_chunk(p, 0, chunk, work, zero)
     full = chunk.full
     brings = p.panel != 0 and p.sides == 2
-    step = BROUGHT if brings else full
+    step = BROUGHT if brings else lanes_of(zero)
     for v in range(0, full, step):
         n = min(step, full - v)
         if brings:
             bring(p, n, work.panels, zero, dense)
-        sums = sum_columns(x, v, v + n, labels, kept, tops, zero, sums)
+        sums = sum_columns(x, v, v + n, labels, kept, work.terms, work.distances, tops, zero, sums)
     store(work.tops + c * lanes_of(zero) * size_of(_F64), widen(tops))
     leave_columns(work.sums, sums, zero, dense)
 

@@ -20,8 +20,6 @@ from .._math.cross_entropy import (
     State,
     add_drop,
     add_label,
-    count_top,
-    exp_of_rest,
     finish,
     finish_float32,
 )
@@ -64,7 +62,7 @@ class Sums(NamedTuple):
 
 @inlined
 def no_sums(count: Any, zero: Any) -> Sums:
-    """The sums of no classes; `count` is 0."""
+    """The sums of no classes, but with that count."""
     nothing = widen(zero)
     return Sums(count, nothing, nothing, nothing, nothing, nothing, nothing, nothing, nothing)
 
@@ -96,12 +94,6 @@ def add_rest(sums: Sums, count: Any, term: Any) -> Sums:
         sums.drop,
         sums.drop_low,
     )
-
-
-@inlined
-def add_class(below: Any, e: Any, sums: Sums) -> Sums:
-    """Add a class of each example to what is known without labels."""
-    return add_rest(sums, count_top(below, sums.count), exp_of_rest(below, e))
 
 
 @inlined

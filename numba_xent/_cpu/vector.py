@@ -326,7 +326,7 @@ for _function in (
     cross_entropy.exp_of_class,
     cross_entropy.is_below,
     cross_entropy.exp_of_rest,
-    cross_entropy.count_top,
+    cross_entropy.drop_below,
     cross_entropy.add_label,
     cross_entropy.add_drop,
     cross_entropy.move,

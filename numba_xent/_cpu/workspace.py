@@ -34,8 +34,8 @@ class Plan(NamedTuple):
 
     Attributes
     ----------
-    stage, logits, labels, output, exponentials, sums, state, row, maxima, examples, tops, factors,
-    indices, known, waiting
+    stage, logits, labels, output, exponentials, terms, distances, sums, state, row, maxima,
+    examples, tops, factors, indices, known, waiting
         The parts of `Workspace`.
     numbers
         The numbers of the stage.
@@ -52,6 +52,8 @@ class Plan(NamedTuple):
     labels: int = 0
     output: int = 0
     exponentials: int = 0
+    terms: int = 0
+    distances: int = 0
     sums: int = 0
     state: int = 0
     row: int = 0
@@ -113,6 +115,8 @@ def plan(
         "labels": copies * example,
         "output": example,
         "exponentials": exponentials,
+        "terms": lanes * register,
+        "distances": lanes * register if dense else 0,
         "sums": FIELDS_SIZE,
         "state": SAVED * lanes * _WIDE if chunks > 1 else 0,
         "row": ROW * lanes * _WIDE if gradient else 0,
@@ -153,6 +157,9 @@ class Workspace(NamedTuple):
         A chunk of one example, and its tail.
     exponentials
         Those of the whole unit, or of a chunk of one example, and the tails.
+    terms, distances
+        What is to be added to the sums of columns next, and how far those classes are from the
+        maximum: as many registers as one has lanes.
     sums
         What is known of each example, before it is brought together.
     state
@@ -188,6 +195,8 @@ class Workspace(NamedTuple):
     labels: Any
     output: Any
     exponentials: Any
+    terms: Any
+    distances: Any
     sums: Any
     state: Any
     row: Any
@@ -214,6 +223,8 @@ def lay_out(p: Any, task: int, stored: Any) -> Workspace:
         start + w.labels,
         start + w.output,
         start + w.exponentials,
+        start + w.terms,
+        start + w.distances,
         start + w.sums,
         start + w.state,
         start + w.row,

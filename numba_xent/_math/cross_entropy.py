@@ -112,6 +112,11 @@ def count_top(below: Any, count: Any) -> Any:
     return where(below, count, count + constants(count).one)
 
 
+def drop_below(below: Any, count: Any) -> Any:
+    """Take a class off a number of classes, unless it attains m: from all of them, n is left."""
+    return where(below, count - constants(count).one, count)
+
+
 def add_label(d: Any, label: Any, dot: Any, mass: Any) -> tuple[Any, Any]:
     """Add a class to the sums over labels."""
     c = constants(d)
