@@ -62,7 +62,7 @@ class Sums(NamedTuple):
 
 @inlined
 def no_sums(count: Any, zero: Any) -> Sums:
-    """The sums of no classes, but with that count."""
+    """Sums to begin with: a count, and nothing else."""
     nothing = widen(zero)
     return Sums(count, nothing, nothing, nothing, nothing, nothing, nothing, nothing, nothing)
 
