@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 
@@ -133,6 +134,37 @@ def test_far_classes_in_panels(classes: int, examples: int) -> None:
         got = xent.value_and_grad(fn)(labels=labels, logits=logits)
         assert got[0].tobytes() == value.tobytes()
         assert np.array_equal(got[1], gradient)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1, 700, 3_001), (3, 1_300, 1_009), (2, 2_600, 1_040), (1, 4_200, 600)], ids=str
+)
+def test_far_classes_in_pieces(shape: tuple[int, int, int], dtype: np.dtype) -> None:
+    """Large operands whose panels would be narrow: as if each example was solved at a stroke."""
+    rng = np.random.default_rng(shape[1])
+    sizes = rng.choice(
+        [1e-3, 1, 30], size=(1, shape[1], 1)
+    )  # maxima that differ from piece to piece
+    logits = np.moveaxis((sizes * rng.standard_normal(shape)).astype(dtype), 1, -1)
+    soft = np.moveaxis(rng.random(shape, dtype=np.float32).astype(dtype), 1, -1)
+    index = rng.integers(0, shape[1], (shape[0], shape[2]))
+    offset = 5
+    for fn, labels in ((V2, soft), (SPARSE, index)):
+        both: Any = xent.value_and_grad(fn)
+        want, gradient = _pieces(fn, labels, logits, 37)
+        for threads in (1, numba.config.NUMBA_NUM_THREADS):
+            numba.set_num_threads(threads)
+            assert fn(labels=labels, logits=logits).tobytes() == want.tobytes()
+            memory = np.full(logits.size + 64, dtype.type(-77))
+            out = np.moveaxis(memory[offset : offset + logits.size].reshape(shape), 1, -1)
+            place = np.moveaxis(np.moveaxis(logits, -1, 1).copy(), 1, -1)
+            for given, target in ((logits, out), (place, place)):
+                value, _ = both(labels=labels, logits=given, out=target)
+                assert value.tobytes() == want.tobytes()
+                assert np.array_equal(target, gradient)
+            assert np.all(memory[:offset] == -77)
+            assert np.all(memory[offset + out.size :] == -77)
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

@@ -10,7 +10,7 @@ import oracle
 import pytest
 
 import numba_xent as xent
-from numba_xent._cpu.backend import KEPT, STREAMED
+from numba_xent._cpu.cutting import KEPT, STREAMED
 
 V2 = xent.nn.softmax_cross_entropy_with_logits_v2
 SPARSE = xent.nn.sparse_softmax_cross_entropy_with_logits

@@ -73,8 +73,8 @@ def write_gradients(
     for r in range(passes(count, rows)):
         e = kept_chunk(p, r, chunk, work, zero)
         scale = of_example(rows, slot_of(work, SCALE, zero), r, zero)
-        if p.keep == 0 or p.d_labels.address != 0:
-            _return_to_logits(p, o, u, r, chunk, row, e, scale, work, zero, rows)
+        if p.d_labels.address != 0:
+            _write_by_labels(p, o, u, r, chunk, row, scale, work, zero, rows)
         if p.d_logits.address != 0:
             place = to + r * p.d_logits.example
             factor = of_example(rows, _factors(p, c, work, zero), r, zero)
@@ -91,15 +91,32 @@ def _factors(p: Any, c: int, work: Workspace, zero: Any) -> Any:
 
 @inlined
 def prepare_gradients(
-    p: Any, c: int, chunk: Chunk, count: int, row: Finished, work: Workspace, zero: Any, rows: Any
+    p: Any,
+    o: int,
+    u: int,
+    c: int,
+    chunk: Chunk,
+    count: int,
+    row: Finished,
+    work: Workspace,
+    zero: Any,
+    rows: Any,
 ) -> None:
-    """Find what makes the exponentials of a chunk probabilities."""
+    """Compute the exponentials of a chunk if they were not kept, and what makes them probabilities.
+
+    Those of rows then stand against the maximum of all classes, those of columns against that of
+    their chunk: the same bits, kept or not.
+    """
+    stood = row.top
+    if p.chunks > 1 and (p.keep != 0 or rows is None):
+        stood = load(work.tops + c * lanes_of(zero) * size_of(_F64), row.top)
+    if p.keep == 0:
+        _compute_again(p, o, u, chunk, stood, count, work, zero, rows)
     factor = row.inverse * widen(constants(zero).scale_down)
     rescale = False
-    if p.keep != 0 and p.chunks > 1:
+    if p.chunks > 1 and (p.keep != 0 or rows is None):
         # Exponentials stand against a smaller maximum, perhaps. Far below the row's, the factor
         # between them would be subnormal: then a part of it goes to the exponentials first.
-        stood = load(work.tops + c * lanes_of(zero) * size_of(_F64), row.top)
         factor = factor * exp(stood - row.top)
         down = widen(constants(zero).scale_down * constants(zero).scale_down)
         tiny = factor < down
@@ -171,7 +188,12 @@ def _write_by_logits(
         labels = operand(p, p.labels, o, u, r, chunk, buffer, panel, work.stored, rows)
     lane = lane_step(p.d_logits, rows)
     panel = gradient_panel(p, work, rows)
-    lines = rows is None and p.d_logits.stream != 0 and chunk.lanes == lanes_of(zero)
+    lines = (
+        rows is None
+        and p.collected == 0
+        and p.d_logits.stream != 0
+        and chunk.lanes == lanes_of(zero)
+    )
     if panel != 0:
         out = panel_tile(p, pointer(panel), chunk, work.stored)
     elif lines:
@@ -189,21 +211,10 @@ def _write_by_logits(
 
 
 @inlined
-def _return_to_logits(
-    p: Any,
-    o: int,
-    u: int,
-    r: int,
-    chunk: Chunk,
-    row: Finished,
-    e: Tile,
-    scale: Any,
-    work: Workspace,
-    zero: Any,
-    rows: Any,
-) -> None:
-    """Do what needs the logits once more: exponentials not kept, and the gradient by the labels."""
-    slot = slot_of(work, SLOT, zero)
+def _logits_again(
+    p: Any, o: int, u: int, r: int, chunk: Chunk, work: Workspace, zero: Any, rows: Any
+) -> Tile:
+    """The logits of one pass over a chunk once more."""
     buffer = work.logits
     panel = logits_panel(work, rows)
     if rows is not None:
@@ -212,19 +223,55 @@ def _return_to_logits(
             buffer = logits_buffer(p, number_of_chunk(p, o, u, 0), r, work)
     if p.chunks > 1:
         fetch_chunk(p, p.logits, o, u, r, chunk, 0.0, buffer, panel, work.stored, rows)
-    x = operand(p, p.logits, o, u, r, chunk, buffer, panel, work.stored, rows)
+    return operand(p, p.logits, o, u, r, chunk, buffer, panel, work.stored, rows)
+
+
+@inlined
+def _compute_again(
+    p: Any,
+    o: int,
+    u: int,
+    chunk: Chunk,
+    top: Any,
+    count: int,
+    work: Workspace,
+    zero: Any,
+    rows: Any,
+) -> None:
+    """Compute the exponentials of a chunk against a maximum, as they have not been kept."""
+    slot = slot_of(work, SLOT, zero)
+    store(slot, spread(top, zero))
+    for r in range(passes(count, rows)):
+        x = _logits_again(p, o, u, r, chunk, work, zero, rows)
+        e = kept_chunk(p, r, chunk, work, zero)
+        exp_of_chunk(x, e, chunk.tail, of_example(rows, slot, r, zero), zero)
+
+
+@inlined
+def _write_by_labels(
+    p: Any,
+    o: int,
+    u: int,
+    r: int,
+    chunk: Chunk,
+    row: Finished,
+    scale: Any,
+    work: Workspace,
+    zero: Any,
+    rows: Any,
+) -> None:
+    """Write the gradient by the labels of one pass over a chunk to its place."""
+    slot = slot_of(work, SLOT, zero)
+    x = _logits_again(p, o, u, r, chunk, work, zero, rows)
     store(slot, spread(row.top, zero))
     top = of_example(rows, slot, r, zero)
-    if p.keep == 0:
-        exp_of_chunk(x, e, chunk.tail, top, zero)
-    if p.d_labels.address != 0:
-        store(slot, spread(row.log_sum, zero))
-        log_sum = of_example(rows, slot, r, zero)
-        place = place_of(p, p.d_labels, o, u, r, chunk)
-        lane = lane_step(p.d_labels, rows)
-        out = tile_of(p.d_labels, place, chunk, lane, 0, work.output, work.stored)
-        label_gradient_of_chunk(x, out, chunk.tail, top, log_sum, scale, zero)
-        put(p.d_labels, place, chunk, lane, work.output, work.stored)
+    store(slot, spread(row.log_sum, zero))
+    log_sum = of_example(rows, slot, r, zero)
+    place = place_of(p, p.d_labels, o, u, r, chunk)
+    lane = lane_step(p.d_labels, rows)
+    out = tile_of(p.d_labels, place, chunk, lane, 0, work.output, work.stored)
+    label_gradient_of_chunk(x, out, chunk.tail, top, log_sum, scale, zero)
+    put(p.d_labels, place, chunk, lane, work.output, work.stored)
 
 
 @inlined

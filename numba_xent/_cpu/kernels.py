@@ -25,6 +25,7 @@ from .examples import read_numbers
 from .intrinsics import align_stack, fence, lanes_of, load, pointer, size_of, store, zeros
 from .lanes import total_of_lanes
 from .memory import read_indices
+from .order import turn_of
 from .panel import open_panels
 from .record import DTYPE
 from .schedule import solve
@@ -101,14 +102,15 @@ def _make_solver(
         store(work.waiting, _I64)
         if not rows:
             open_panels(p, first, last, work.panels)
-        unit, piece = first // p.pieces, first % p.pieces
-        o, u = unit // p.units, unit % p.units
+        turn = turn_of(p, first)
+        o, u, piece = turn.unit // p.units, turn.unit % p.units, turn.piece
         for item in range(first, last):
             solve(p, item, last, o, u, piece, work, zero, has_dense, has_gradient, has_rows)
-            # Counted, for it takes a while to divide.
-            piece += 1
-            if piece == p.pieces:
-                piece = 0
+            if p.pieces > 1:
+                turn = turn_of(p, item + 1)
+                o, u, piece = turn.unit // p.units, turn.unit % p.units, turn.piece
+            else:
+                # Counted, for it takes a while to divide.
                 u += 1
                 if u == p.units:
                     u = 0

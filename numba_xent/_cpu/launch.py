@@ -46,7 +46,9 @@ def _run(kernel: int, problem: int, n: int, parallel: Any) -> None:
 def _launch(problem: Any, check: int, solve: int, add: int, parallel: Any) -> tuple[int, float]:
     p = problem[0]
     tasks = p.tasks
-    size = max(p.results_size, tasks * REGISTER)
+    pieces = p.outer * p.units * p.pieces
+    span = (max(p.span, SHARES * tasks) + p.pieces - 1) // p.pieces * p.pieces
+    size = max(p.results_size, tasks * REGISTER, min(pieces, span) * p.saved)
     memory = np.empty(PAGE + tasks * p.plan.size + size, np.uint8)
     base = (memory.ctypes.data + PAGE - 1) // PAGE * PAGE
     problem.scratch[0] = base
@@ -60,8 +62,6 @@ def _launch(problem: Any, check: int, solve: int, add: int, parallel: Any) -> tu
             bad += load(results + task * size_of(_I64), _I64)
         if bad != 0:
             return bad, 0.0
-    pieces = p.outer * p.units * p.pieces
-    span = (max(p.span, SHARES * tasks) + p.pieces - 1) // p.pieces * p.pieces
     for begin in range(0, pieces, span):
         problem.begin[0] = begin
         problem.end[0] = min(pieces, begin + span)

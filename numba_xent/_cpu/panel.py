@@ -2,10 +2,11 @@
 
 A unit of columns reads a cache line or two of each class. Where classes lie a large power of two
 apart, all of those lines share a few places in the caches, and no hardware sees them coming. A
-*panel* is a copy of several neighbouring units with all of their classes: each class is one run of
+*panel* is a copy of several neighbouring units, with all classes of a piece: each class is one run of
 memory, and the runs stand in the caches side by side. While the units of one panel are solved, the
 next one is brought, a little at a time; its memory is asked for some runs ahead. Where two panels
-would be too large, there is one, which is brought at a stroke.
+would be too large, there is one, which is brought at a stroke. Gradients that cannot be written by
+whole cache lines as they come take the place of the logits, and are written by runs.
 
 Few, contiguous classes are turned to runs by transposing them, a whole panel in one call; gradients
 by such logits are collected in a panel, too.
@@ -31,8 +32,11 @@ from .intrinsics import (
     size_of,
     store,
     store_all,
+    store_part,
+    store_streaming,
     zeros,
 )
+from .order import LOSSES, turn_of
 from .stream import stage_for
 from .vector import REGISTER
 
@@ -67,11 +71,13 @@ class Numbers(NamedTuple):
     Attributes
     ----------
     logits, labels
-        The addresses of the unit's first class in the panel, 0 for a unit that is in none.
+        The addresses of the unit's first class, as if the panel had all of them; 0 for a unit that
+        is in none.
     item, units, side
-        The first unit and the number of units of the panel that is there, and on which side it is.
-    next_item, next_units
-        The same of the panel that comes.
+        When the panel that is there is solved first, the number of its units, and on which side it
+        is.
+    next_item, next_units, next_classes
+        The same of the panel that comes, and the number of its classes.
     from_logits, from_labels
         The addresses of the first number of that one.
     row, piece
@@ -85,6 +91,7 @@ class Numbers(NamedTuple):
     side: Any
     next_item: Any
     next_units: Any
+    next_classes: Any
     from_logits: Any
     from_labels: Any
     row: Any
@@ -106,19 +113,21 @@ def get_numbers(panels: Panels) -> Numbers:
 
 @inlined
 def _next_panel(p: Any, item: int, last: int) -> tuple[int, int]:
-    """The first unit and the number of units of the panel of unit `item`.
+    """The number of what is solved first of the panel of number `item`, and how many units it has.
 
     If that unit is not full, it is the panel of the next one that is.
     """
     first, end = full_units(p)
-    u = item % p.units
-    if u >= end:
-        item += p.units - u
-        u = 0
-    if u < first:
-        item += first - u
-        u = first
-    units = min(p.panel, end - u, last - item)
+    if first >= end:
+        return last, 0
+    turn = turn_of(p, item)
+    u = turn.unit % p.units
+    while item < last and not first <= u < end:
+        skipped = p.units - u if u >= end else first - u
+        item += min(skipped, turn.following)
+        turn = turn_of(p, item)
+        u = turn.unit % p.units
+    units = min(p.panel, end - u, turn.following, last - item)
     return item, units
 
 
@@ -126,7 +135,9 @@ def _next_panel(p: Any, item: int, last: int) -> tuple[int, int]:
 def _coming(p: Any, item: int, last: int, panels: Panels, now: Numbers) -> Numbers:
     """The numbers once the panel that comes next is that of unit `item`; they are left, too."""
     item, units = _next_panel(p, item, last)
-    o, u = item // p.units, item % p.units
+    turn = turn_of(p, item)
+    o, u = turn.unit // p.units, turn.unit % p.units
+    first = turn.piece * p.piece * p.chunk
     coming = Numbers(
         now.logits,
         now.labels,
@@ -135,8 +146,9 @@ def _coming(p: Any, item: int, last: int, panels: Panels, now: Numbers) -> Numbe
         now.side,
         item,
         units,
-        address_of(start_of(p, p.logits, o, u)),
-        address_of(start_of(p, p.labels, o, u)),
+        min(_classes_in_panel(p), p.classes - first),
+        address_of(start_of(p, p.logits, o, u) + first * p.logits.classes),
+        address_of(start_of(p, p.labels, o, u) + first * p.labels.classes),
         _I64,
         _I64,
     )
@@ -146,9 +158,26 @@ def _coming(p: Any, item: int, last: int, panels: Panels, now: Numbers) -> Numbe
 
 @inlined
 def open_panels(p: Any, first: int, last: int, panels: Panels) -> None:
-    """Make panels ready for the units of a task."""
-    nothing = Numbers(_I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64)
-    _coming(p, first, last, panels, nothing)
+    """Make panels ready for what a task solves, or see to it that there seem to be none."""
+    nothing = Numbers(_I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64)
+    if p.panel != 0 and p.now != LOSSES:
+        _coming(p, first, last, panels, nothing)
+    else:
+        store_all(panels.numbers, size_of(_I64), nothing)
+
+
+@inlined
+def _classes_in_panel(p: Any) -> int:
+    """How many classes a panel has, at most: those of a piece."""
+    most: int = min(p.classes, p.piece * p.chunk)
+    return most
+
+
+@inlined
+def _side(p: Any, side: int) -> int:
+    """Where a side begins, in bytes from the first one."""
+    before: int = side * p.pitch * _classes_in_panel(p)
+    return before
 
 
 @inlined
@@ -184,15 +213,16 @@ def bring(p: Any, n: int, panels: Panels, zero: Any, dense: Any) -> None:
     units = now.next_units
     row = now.row
     piece = now.piece
-    side = _coming_side(p, now) * p.pitch * p.classes
+    side = _side(p, _coming_side(p, now))
     rows = max(1, AHEAD // max(1, units))
-    while n > 0 and row < p.classes and units > 0:
+    classes = now.next_classes
+    while n > 0 and row < classes and units > 0:
         take = min(n, units - piece)
         # Behind the last classes come the first ones of the panel after.
         after = rows
         beyond = 0
-        if row + rows >= p.classes:
-            after = rows - p.classes
+        if row + rows >= classes:
+            after = rows - classes
             beyond = units
         target = side + row * p.pitch + piece * size_of(zero)
         place = pointer(now.from_logits) + (row * p.logits.classes + piece * p.logits.unit)
@@ -218,8 +248,8 @@ def _bring_turned(p: Any, t: Any, place: int, units: int, target: Any, zero: Any
 
 
 @inlined
-def enter(p: Any, item: int, last: int, panels: Panels, zero: Any, dense: Any) -> None:
-    """See to it that a unit's panel is there, if it is to have one."""
+def enter(p: Any, item: int, last: int, piece: int, panels: Panels, zero: Any, dense: Any) -> None:
+    """See to it that the panel of a piece of a unit is there, if it is to have one."""
     now = get_numbers(panels)
     if item == now.next_item and now.next_units > 0:
         units = now.next_units
@@ -228,15 +258,17 @@ def enter(p: Any, item: int, last: int, panels: Panels, zero: Any, dense: Any) -
             if dense is not None:
                 _bring_turned(p, p.labels, now.from_labels, units, panels.labels, zero)
         else:
-            bring(p, p.panel * p.classes, panels, zero, dense)
+            bring(p, p.panel * _classes_in_panel(p), panels, zero, dense)
         side = _coming_side(p, now)
-        there = Numbers(_I64, _I64, item, units, side, _I64, _I64, _I64, _I64, _I64, _I64)
+        there = Numbers(_I64, _I64, item, units, side, _I64, _I64, _I64, _I64, _I64, _I64, _I64)
         now = _coming(p, item + units, last, panels, there)
     nth = item - now.item
+    classes_before = piece * p.piece * p.chunk
     logits = _I64
     labels = _I64
     if 0 <= nth < now.units:
-        offset = now.side * p.pitch * p.classes + nth * size_of(zero)
+        # Classes are counted from the first one of the unit, whatever piece the panel has.
+        offset = _side(p, now.side) - classes_before * p.pitch + nth * size_of(zero)
         logits = address_of(panels.logits + offset)
         labels = address_of(panels.labels + offset)
     store_all(panels.numbers, size_of(_I64), (logits, labels))
@@ -246,20 +278,46 @@ def enter(p: Any, item: int, last: int, panels: Panels, zero: Any, dense: Any) -
 def collected(p: Any, panels: Panels) -> int:
     """Where the gradients of a unit are collected, 0 if nowhere."""
     here: int = get_numbers(panels).logits
-    if p.collected != 0 and here != 0:
+    if p.collected == 0 or here == 0:
+        return 0
+    if p.turned != 0:
         here += address_of(panels.output) - address_of(panels.logits)
-        return here
-    return 0
+    return here
 
 
 @inlined
-def leave(p: Any, item: int, panels: Panels, stage: Any, zero: Any) -> None:
-    """Write the gradients of a panel, if `item` is its last unit."""
+def _leave_run(t: Any, place: Any, size: int, source: Any) -> None:
+    """Write the gradients by a class of a panel; others may write the rest of the lines at its ends."""
+    line = zeros("float32", 1)
+    number = size_of(first_lane(line))
+    begin = min(size, -address_of(place) % REGISTER)
+    last = begin + (size - begin) // REGISTER * REGISTER
+    store_part(place, load(source, line), begin // number)
+    for i in range(begin, last, REGISTER):
+        if t.stream != 0:
+            store_streaming(place + i, load(source + i, line))
+        else:
+            store(place + i, load(source + i, line))
+    store_part(place + last, load(source + last, line), (size - last) // number)
+
+
+@inlined
+def leave(p: Any, item: int, o: int, u: int, piece: int, work: Any, zero: Any) -> None:
+    """Write the gradients of a panel, if this unit is its last one."""
+    panels = work.panels
     now = get_numbers(panels)
     t = p.d_logits
-    if now.logits != 0 and item == now.item + now.units - 1:
-        lanes = now.units * lanes_of(zero)
-        place = start_of(p, t, now.item // p.units, now.item % p.units)
+    if now.logits == 0 or item != now.item + now.units - 1:
+        return
+    lanes = now.units * lanes_of(zero)
+    place = start_of(p, t, o, u - now.units + 1)
+    if p.turned != 0:
         if t.stream != 0:
-            place = stage_for(stage, place, lanes * t.example)
+            place = stage_for(work.stage, place, lanes * t.example)
         call_at(t.mover, (place, t.example, t.vector, lanes, p.classes, panels.output, p.pitch))
+        return
+    first = piece * p.piece * p.chunk
+    place = place + first * t.classes
+    source = panels.logits + _side(p, now.side)
+    for c in range(min(_classes_in_panel(p), p.classes - first)):
+        _leave_run(t, place + c * t.classes, lanes * t.example, source + c * p.pitch)

@@ -66,8 +66,11 @@ class Shape(NamedTuple):
         Registers in a chunk, and how many chunks there are.
     piece, pieces
         Chunks in a piece, and how many pieces there are: they are solved apart, by any thread.
+    block
+        Units that have one piece solved before they have the next one.
     panel, pitch
-        Units in a panel (0: no panels are made), and bytes from one class to the next in it.
+        Units in a panel (0: no panels are made), and bytes from one class to the next in it. It
+        has the classes of one piece.
     sides
         2 if a panel is brought while another is solved, else 1.
     turned
@@ -85,10 +88,13 @@ class Shape(NamedTuple):
         What is done first, and after how many phases everything is done, see :mod:`.schedule`.
     span
         Pieces of whole units that all phases are over for, before others begin.
+    saved
+        Bytes of the state of a piece; 0 if units are in one.
     blocks
         How many blocks of losses are summed, see :mod:`.kernels`.
     results_size
-        Bytes that tasks hand to each other and to the caller, a multiple of a register.
+        Bytes that tasks hand to each other and to the caller, a multiple of a register; without
+        those of `saved`.
     """
 
     rows: int
@@ -104,6 +110,7 @@ class Shape(NamedTuple):
     chunks: int
     piece: int
     pieces: int
+    block: int
     panel: int
     pitch: int
     sides: int
@@ -115,6 +122,7 @@ class Shape(NamedTuple):
     phase: int
     phases: int
     span: int
+    saved: int
     blocks: int
     results_size: int
 

@@ -69,16 +69,13 @@ from .intrinsics import (
 )
 from .lanes import finish_lanes, state_of
 from .memory import LINE
+from .order import GRADIENTS, LOSSES, STATES, WHOLE, units_before
 from .panel import enter, leave
 from .stream import drain
 from .unit import chunk_of, classes_before, logits_panel
 from .workspace import ROW, SAVED, Workspace
 
 _F64 = np.float64(0)
-
-# Most units are solved at a stroke. Those in several pieces take three phases, each of which is over
-# for all pieces before the next begins: a state of each piece, the losses, and the gradients.
-WHOLE, STATES, LOSSES, GRADIENTS = 0, 1, 2, 3
 
 
 @inlined
@@ -103,8 +100,8 @@ def solve(
         The problem, a record as :mod:`.record` describes it. Its results are what the phases hand
         to each other, `SAVED` registers for each piece.
     item, last
-        The number of the piece, counted over all units of all outer indices, and that of the first
-        one that is not to be solved by the same task.
+        The number of the piece in the order in which they are solved, and that of the first one
+        that is not to be solved by the same task.
     o, u, piece
         The outer index, the unit, and the number of the piece in it.
     work
@@ -119,14 +116,20 @@ def solve(
     count = examples_of(p, u)
     if p.now == LOSSES and piece != 0:
         return
-    if rows is None and p.panel != 0:
-        enter(p, item, last, work.panels, zero, dense)
+    if rows is None and p.panel != 0 and p.now != LOSSES:
+        enter(p, item, last, piece, work.panels, zero, dense)
     like = widen(zero)
     row = work.row
+    states = work.state
     if p.pieces > 1:
-        row = pointer(p.results) + (item - piece) * (SAVED * size_of(like))
+        nth = o * p.units + u - units_before(p)
+        states = pointer(p.results) + nth * p.pieces * (SAVED * size_of(like))
+        row = states + size_of(like)
     if p.now != GRADIENTS:
-        _forward(p, o, u, piece, last, count, row, work, zero, dense, gradient, rows)
+        _forward(p, o, u, piece, last, count, states, row, work, zero, dense, gradient, rows)
+    elif rows is None:
+        top = load(states + piece * (SAVED * size_of(like)), like)
+        store(work.tops + piece * size_of(like), top)
     if gradient is not None and p.now in (WHOLE, GRADIENTS):
         indices = work.indices
         if dense is None:
@@ -138,13 +141,13 @@ def solve(
         waits = rows is not None and _may_wait(p, item, last, u, count)
         for c in range(piece * p.piece, min(p.chunks, (piece + 1) * p.piece)):
             chunk = chunk_of(p, c, count, zero, rows)
-            prepare_gradients(p, c, chunk, count, own, work, zero, rows)
+            prepare_gradients(p, o, u, c, chunk, count, own, work, zero, rows)
             if not waits:
                 write_gradients(p, o, u, c, chunk, count, own, indices, work, zero, dense, rows)
         store(work.waiting, np.int64(waits))
         if rows is None and p.collected != 0:
             drain(work.stage, p.classes * size_of(zero) // LINE)
-            leave(p, item, work.panels, work.stage, zero)
+            leave(p, item, o, u, piece, work, zero)
 
 
 @inlined
@@ -168,6 +171,7 @@ def _forward(
     piece: int,
     last: int,
     count: int,
+    states: Any,
     row: Any,
     work: Workspace,
     zero: Any,
@@ -182,7 +186,7 @@ def _forward(
     """
     part = part_of(widen(zero))
     step = lanes_of(zero) * size_of(_F64)
-    own = row + piece * SAVED * step
+    own = states + piece * SAVED * step
     first = piece * p.piece
     end = min(p.chunks, first + p.piece)
     stop = (last // p.pieces) * p.chunks + (last % p.pieces) * p.piece
@@ -201,7 +205,7 @@ def _forward(
         for i in range(0, count, lanes_of(part)):
             lane = i * size_of(_F64)
             if p.now == LOSSES:
-                state = _state_of_pieces(p, row + lane, step, part)
+                state = _state_of_pieces(p, states + lane, step, part)
             else:
                 top = load(work.tops + ((after - 1) * step + lane), part)
                 state = state_of(work.sums, top, i, size, zero, dense, rows)

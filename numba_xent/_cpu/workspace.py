@@ -24,7 +24,7 @@ SAVED = len(State._fields)
 ROW = 5
 """Registers of float64 of what gradients need of a unit: the numbers of `Finished`, the scale of
 its gradients, and the gradients of the labels' classes. Those of a unit in several pieces lie where
-the state of its first piece was."""
+the state of its first piece was, behind its maximum, which columns need."""
 
 _WIDE = 8  # bytes of a float64 or int64
 
