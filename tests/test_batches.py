@@ -167,6 +167,50 @@ def test_far_classes_in_pieces(shape: tuple[int, int, int], dtype: np.dtype) -> 
             assert np.all(memory[offset + out.size :] == -77)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [(2_001, 3, 1), (50, 10, 17), (401, 65, 31), (3, 300, 49), (9_001, 21, 10), (200, 600, 20)],
+    ids=str,
+)
+def test_short_runs(shape: tuple[int, int, int], dtype: np.dtype) -> None:
+    """Examples next to each other by the dozen: as if each dozen was alone."""
+    rng = np.random.default_rng(shape[1])
+    every = (3 * rng.standard_normal(shape)).astype(dtype)
+    soft = rng.random(shape, dtype=np.float32).astype(dtype)
+    every[rng.random(shape) < 1e-3] = -np.inf
+    soft[rng.random(shape) < 1e-3] = np.inf
+    index = rng.integers(0, shape[1], (shape[0], shape[2]))
+    weights = rng.random(index.shape).astype(dtype)
+    offset = 3
+    for fn, labels in (
+        (xent.losses.softmax_cross_entropy, np.moveaxis(soft, 1, -1)),
+        (xent.losses.sparse_softmax_cross_entropy, index),
+    ):
+        both: Any = xent.value_and_grad(fn)
+        none = xent.losses.Reduction.NONE
+        for step in (1, 2):
+            logits = np.moveaxis(every, 1, -1)[::step]
+            given, own = labels[::step], weights[::step]
+            memory = np.full(logits.size + 64, dtype.type(-77))
+            moved = memory[offset : offset + logits.size].reshape(every[::step].shape)
+            out = np.moveaxis(moved, 1, -1)
+            place = np.moveaxis(every[::step].copy(), 1, -1)
+            with np.errstate(invalid="ignore"):
+                want = [
+                    both(given[i], logits[i], weights=own[i], reduction=none)
+                    for i in range(len(logits))
+                ]
+                value, _ = both(given, logits, weights=own, reduction=none, out=out)
+                again, _ = both(given, place, weights=own, reduction=none, out=place)
+            assert value.tobytes() == again.tobytes() == b"".join(v.tobytes() for v, _ in want)
+            gradient = np.stack([g for _, g in want])
+            assert np.array_equal(out, gradient, equal_nan=True)
+            assert np.array_equal(place, gradient, equal_nan=True)
+            assert np.all(memory[:offset] == -77)
+            assert np.all(memory[offset + out.size :] == -77)
+
+
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("offset", [0, 1, 7, 16])
 def test_few_classes_past_the_caches(offset: int, order: Any) -> None:

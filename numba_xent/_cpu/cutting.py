@@ -8,6 +8,7 @@ comes to the same bits either way.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -45,6 +46,16 @@ TURNED = 4 << 10
 """Bytes of one operand in a panel that is made by transposing. A call for each unit takes 1.2 to
 1.4 times as long where there are four classes; with 8 KiB memory waits between panels (20 classes,
 large, 1.1 to 1.3 times as long)."""
+
+SHORT = 128
+"""Examples in a run, at least, that make units of their own. Shorter ones are put side by side."""
+
+RUNS = 16 << 10
+"""Bytes of one operand in a panel that is made of short runs; 64 KiB take up to 1.1 times as long."""
+
+MOST_RUNS = 128 << 10
+"""The same at most, if more makes all panels end with a run: gradients by whole runs of all classes
+are written past the caches."""
 
 SPAN = 8 << 20
 """Bytes of units in several pieces that are gone through before others: their second reading, or the
@@ -175,6 +186,16 @@ def panels_of(
                 )
                 return Panels(units, sides, False, collected)
     return Panels()
+
+
+def panels_of_runs(run: int, group: int, classes: int, register: int, gradient: bool) -> Panels:
+    """Panels made of runs of so many examples."""
+    unit = classes * register
+    whole = run // math.gcd(run, group)  # units after which a run ends with one
+    units = RUNS // unit
+    if whole * unit <= MOST_RUNS:
+        units = max(1, units // whole) * whole
+    return Panels(max(1, units), 1, True, gradient)
 
 
 def span_and_block(unit: int, panels: Panels) -> tuple[int, int]:

@@ -157,16 +157,37 @@ def logits_at_labels(i: int, work: Workspace, zero: Any) -> Any:
 
 
 @inlined
+def _read_class(
+    p: Any, t: Any, o: int, u: int, panel: int, i: int, j: int, count: int, buffer: Any, zero: Any
+) -> Any:
+    """What `count` examples of a unit have for class `j`, from number `i` on."""
+    if panel != 0:
+        at = pointer(panel) + (j * p.pitch + i * size_of(first_lane(zero)))
+        return widen(load(at, zero))
+    place = start_of(p, t, o, u) + (i * t.example + j * t.classes)
+    return read_numbers(t, place, count, buffer, zero)
+
+
+@inlined
 def loss_class_by_class(
-    p: Any, x: Any, y: Any, count: int, row: Finished, buffer: Any, zero: Any
+    p: Any,
+    o: int,
+    u: int,
+    panels: tuple[int, int],
+    i: int,
+    count: int,
+    row: Finished,
+    buffer: Any,
+    zero: Any,
 ) -> Any:
     """The loss as a plain sum of its terms, for labels whose sum is not finite.
 
-    The logits and labels of the first of `count` examples lie at `x` and `y`.
+    It is that of `count` examples from number `i` on; `panels` is where the logits and labels of
+    the unit are in panels, or 0.
     """
     total = widen(zero)
     for j in range(p.classes):
-        z = read_numbers(p.logits, x + j * p.logits.classes, count, buffer, zero)
-        label = read_numbers(p.labels, y + j * p.labels.classes, count, buffer, zero)
+        z = _read_class(p, p.logits, o, u, panels[0], i, j, count, buffer, zero)
+        label = _read_class(p, p.labels, o, u, panels[1], i, j, count, buffer, zero)
         total = total + class_loss(smooth(label, p.keep_label, p.uniform), z, row)
     return total

@@ -26,7 +26,12 @@ def examples_of(p: Any, u: int) -> int:
 
 @inlined
 def full_units(p: Any) -> tuple[int, int]:
-    """The first unit of each outer index that lacks no example, and the first after it that does."""
+    """The first unit of each outer index that may be in a panel, and the first after it that may not.
+
+    They lack no example, unless panels are made of runs.
+    """
+    if p.run != 0:
+        return 0, p.units
     return min(1, p.missing), (p.inner + p.missing) // p.group
 
 

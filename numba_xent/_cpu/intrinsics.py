@@ -277,7 +277,7 @@ def _first_lanes(builder: Any, n: Any, lanes: int) -> Any:
 
 def _call_masked(builder: Any, verb: str, like: Any, result: Any, args: Sequence[Any]) -> Any:
     """Call LLVM's masked load or store, which touches memory only where the mask is set."""
-    letter = "i" if isinstance(like.dtype, Half) else "f"
+    letter = "f" if isinstance(like.dtype, types.Float) else "i"
     name = f"llvm.masked.{verb}.v{like.lanes}{letter}{like.dtype.bitwidth}.p0"
     function = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(result, [arg.type for arg in args]), name
@@ -404,6 +404,36 @@ def store_as(typingctx: Any, place: Any, value: Any, stored: Any) -> Any:
         builder.store(number, memory, align=stored.bitwidth // 8)
 
     return types.void(place, value, stored), codegen
+
+
+@intrinsic
+def load_part_as(typingctx: Any, place: Any, n: Any, stored: Any, like: Any) -> Any:
+    """The first `n` lanes of what `load_as` loads, and zeros; no more is read."""
+    source = with_dtype(like, stored)
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        ty = context.get_value_type(source)
+        memory = builder.bitcast(args[0], ty.as_pointer())
+        mask = _first_lanes(builder, args[1], like.lanes)
+        operands = [memory, mask, ir.Constant(ty, None)]
+        value = _call_masked(builder, "load", source, ty, operands)
+        return converted(context, builder, value, source, like)
+
+    return like(place, types.int64, stored, like), codegen
+
+
+@intrinsic
+def store_part_as(typingctx: Any, place: Any, value: Any, n: Any, stored: Any) -> Any:
+    """Put the first `n` lanes of what `store_as` stores at a place; no more is written."""
+    target = with_dtype(value, stored)
+
+    def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        numbers = converted(context, builder, args[1], value, target)
+        memory = builder.bitcast(args[0], numbers.type.as_pointer())
+        mask = _first_lanes(builder, args[2], value.lanes)
+        _call_masked(builder, "store", target, ir.VoidType(), [numbers, memory, mask])
+
+    return types.void(place, value, types.int64, stored), codegen
 
 
 @intrinsic

@@ -32,12 +32,16 @@ from .intrinsics import (
     lanes_of,
     load,
     load_as,
+    load_part,
+    load_part_as,
     pointer,
     prefetch,
     size_of,
     spread,
     store,
     store_as,
+    store_part,
+    store_part_as,
     zeros,
 )
 from .transpose import READ, WRITE, read_block, write_block
@@ -129,6 +133,10 @@ def _read_numbers(tile: Any, stored: Any, buffer: Any, stride: int, zero: Any) -
         for v in range(vectors):
             _ask(tile, v, stored, zero)
             store(buffer + v * stride, load_as(address + v * vector, stored, zero))
+    elif lane == size_of(stored):
+        for v in range(vectors):
+            value = load_part_as(address + v * vector, lanes, stored, zero)
+            store_part(buffer + v * stride, value, lanes)
     else:
         for v in range(vectors):
             for i in range(lanes):
@@ -148,6 +156,8 @@ def _read_halves(
         if lanes == lanes_of(zero) and lane == size_of(_U16):
             _ask(tile, v, _U16, zero)
             bits = load_as(address + v * vector, _U16, whole)
+        elif lane == size_of(_U16):
+            bits = load_part_as(address + v * vector, lanes, _U16, whole)
         else:
             # The register's own place holds its bits until they are converted.
             if not transposed:
@@ -166,6 +176,10 @@ def _write_numbers(tile: Any, stored: Any, buffer: Any, stride: int, zero: Any) 
     if lanes == lanes_of(zero) and lane == size_of(stored):
         for v in range(vectors):
             store_as(address + v * vector, load(buffer + v * stride, zero), stored)
+    elif lane == size_of(stored):
+        for v in range(vectors):
+            value = load_part(buffer + v * stride, lanes, zero)
+            store_part_as(address + v * vector, value, lanes, stored)
     else:
         for v in range(vectors):
             for i in range(lanes):
@@ -184,6 +198,8 @@ def _write_halves(
         bits = from_float(convert(load(source, zero), _F32), half)
         if lanes == lanes_of(zero) and lane == size_of(_U16):
             store_as(address + v * vector, bits, _U16)
+        elif lane == size_of(_U16):
+            store_part_as(address + v * vector, bits, lanes, _U16)
         else:
             store(source, bits)
             if not transposed:

@@ -74,9 +74,9 @@ class Numbers(NamedTuple):
         The addresses of the unit's first class, as if the panel had all of them; 0 for a unit that
         is in none.
     item, units, side
-        When the panel that is there is solved first, the number of its units, and on which side it
-        is.
-    next_item, next_units, next_classes
+        When the panel that is there is solved first, the number of its units, and where its side
+        begins, in bytes from the first one.
+    next_item, next_units, next_side, next_classes
         The same of the panel that comes, and the number of its classes.
     from_logits, from_labels
         The addresses of the first number of that one.
@@ -91,6 +91,7 @@ class Numbers(NamedTuple):
     side: Any
     next_item: Any
     next_units: Any
+    next_side: Any
     next_classes: Any
     from_logits: Any
     from_labels: Any
@@ -127,8 +128,9 @@ def _next_panel(p: Any, item: int, last: int) -> tuple[int, int]:
         item += min(skipped, turn.following)
         turn = turn_of(p, item)
         u = turn.unit % p.units
-    units = min(p.panel, end - u, turn.following, last - item)
-    return item, units
+    # Panels of runs end where they would if there was one task, most often with a run.
+    most = p.panel if p.run == 0 else p.panel - u % p.panel
+    return item, min(most, end - u, turn.following, last - item)
 
 
 @inlined
@@ -146,6 +148,7 @@ def _coming(p: Any, item: int, last: int, panels: Panels, now: Numbers) -> Numbe
         now.side,
         item,
         units,
+        (p.sides - 1) * (_side_size(p) - now.side),
         min(_classes_in_panel(p), p.classes - first),
         address_of(start_of(p, p.logits, o, u) + first * p.logits.classes),
         address_of(start_of(p, p.labels, o, u) + first * p.labels.classes),
@@ -159,7 +162,7 @@ def _coming(p: Any, item: int, last: int, panels: Panels, now: Numbers) -> Numbe
 @inlined
 def open_panels(p: Any, first: int, last: int, panels: Panels) -> None:
     """Make panels ready for what a task solves, or see to it that there seem to be none."""
-    nothing = Numbers(_I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64)
+    nothing = Numbers(_I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64)
     if p.panel != 0 and p.now != LOSSES:
         _coming(p, first, last, panels, nothing)
     else:
@@ -174,17 +177,10 @@ def _classes_in_panel(p: Any) -> int:
 
 
 @inlined
-def _side(p: Any, side: int) -> int:
-    """Where a side begins, in bytes from the first one."""
-    before: int = side * p.pitch * _classes_in_panel(p)
-    return before
-
-
-@inlined
-def _coming_side(p: Any, now: Numbers) -> int:
-    """On which side the panel is that comes next."""
-    coming: int = (p.sides - 1) * (1 - now.side)
-    return coming
+def _side_size(p: Any) -> int:
+    """Bytes of a side."""
+    size: int = p.pitch * _classes_in_panel(p)
+    return size
 
 
 @inlined
@@ -213,7 +209,7 @@ def bring(p: Any, n: int, panels: Panels, zero: Any, dense: Any) -> None:
     units = now.next_units
     row = now.row
     piece = now.piece
-    side = _side(p, _coming_side(p, now))
+    side = now.next_side
     rows = max(1, AHEAD // max(1, units))
     classes = now.next_classes
     while n > 0 and row < classes and units > 0:
@@ -241,36 +237,64 @@ def bring(p: Any, n: int, panels: Panels, zero: Any, dense: Any) -> None:
 
 
 @inlined
-def _bring_turned(p: Any, t: Any, place: int, units: int, target: Any, zero: Any) -> None:
-    """Copy a whole panel, the classes of which are next to each other."""
-    lanes = units * lanes_of(zero)
-    call_at(t.mover, (place, t.example, t.vector, lanes, p.classes, target, p.pitch, np.nan))
+def _move_runs(
+    p: Any, t: Any, unit: int, units: int, panel: Any, zero: Any, stage: Any, *padding: Any
+) -> None:
+    """Have a tensor's mover copy a panel run by run, from or to wherever they lie.
+
+    Runs of all classes are next to each other if they are streamed: then they go by way of a stage.
+    """
+    first = unit * p.group
+    count = min(units * p.group, p.inner - first)
+    done = 0
+    while done < count:
+        o, i = (first + done) // p.run, (first + done) % p.run
+        n = min(p.run - i, count - done)
+        place = pointer(t.address) + (o * t.outer + i * t.example)
+        if stage is not None and t.stream != 0 and n == p.run:
+            place = stage_for(stage, place, t.outer)
+        at = panel + done * size_of(first_lane(zero))
+        call_at(t.mover, (place, t.example, t.vector, n, p.classes, at, p.pitch, *padding))
+        done += n
+
+
+@inlined
+def _bring_at_once(
+    p: Any, t: Any, unit: int, units: int, place: int, panel: Any, zero: Any
+) -> None:
+    """Have a tensor's mover copy a whole panel."""
+    if p.run != 0:
+        _move_runs(p, t, unit, units, panel, zero, None, np.nan)
+    else:
+        lanes = units * lanes_of(zero)
+        call_at(t.mover, (place, t.example, t.vector, lanes, p.classes, panel, p.pitch, np.nan))
 
 
 @inlined
 def enter(p: Any, item: int, last: int, piece: int, panels: Panels, zero: Any, dense: Any) -> None:
     """See to it that the panel of a piece of a unit is there, if it is to have one."""
     now = get_numbers(panels)
+    logits = _I64
+    labels = _I64
     if item == now.next_item and now.next_units > 0:
         units = now.next_units
         if p.turned != 0:
-            _bring_turned(p, p.logits, now.from_logits, units, panels.logits, zero)
+            _bring_at_once(p, p.logits, item, units, now.from_logits, panels.logits, zero)
             if dense is not None:
-                _bring_turned(p, p.labels, now.from_labels, units, panels.labels, zero)
+                _bring_at_once(p, p.labels, item, units, now.from_labels, panels.labels, zero)
         else:
             bring(p, p.panel * _classes_in_panel(p), panels, zero, dense)
-        side = _coming_side(p, now)
-        there = Numbers(_I64, _I64, item, units, side, _I64, _I64, _I64, _I64, _I64, _I64, _I64)
+        there = Numbers(
+            _I64, _I64, item, units, now.next_side, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64
+        )
         now = _coming(p, item + units, last, panels, there)
-    nth = item - now.item
-    classes_before = piece * p.piece * p.chunk
-    logits = _I64
-    labels = _I64
-    if 0 <= nth < now.units:
         # Classes are counted from the first one of the unit, whatever piece the panel has.
-        offset = _side(p, now.side) - classes_before * p.pitch + nth * size_of(zero)
+        offset = now.side - piece * p.piece * p.chunk * p.pitch
         logits = address_of(panels.logits + offset)
         labels = address_of(panels.labels + offset)
+    elif now.logits != 0 and item < now.item + now.units:
+        logits = now.logits + size_of(zero)
+        labels = now.labels + size_of(zero)
     store_all(panels.numbers, size_of(_I64), (logits, labels))
 
 
@@ -280,7 +304,7 @@ def collected(p: Any, panels: Panels) -> int:
     here: int = get_numbers(panels).logits
     if p.collected == 0 or here == 0:
         return 0
-    if p.turned != 0:
+    if p.turned != 0 and p.run == 0:
         here += address_of(panels.output) - address_of(panels.logits)
     return here
 
@@ -309,6 +333,9 @@ def leave(p: Any, item: int, o: int, u: int, piece: int, work: Any, zero: Any) -
     t = p.d_logits
     if now.logits == 0 or item != now.item + now.units - 1:
         return
+    if p.run != 0:
+        _move_runs(p, t, now.item, now.units, panels.logits, zero, work.stage)
+        return
     lanes = now.units * lanes_of(zero)
     place = start_of(p, t, o, u - now.units + 1)
     if p.turned != 0:
@@ -318,6 +345,6 @@ def leave(p: Any, item: int, o: int, u: int, piece: int, work: Any, zero: Any) -
         return
     first = piece * p.piece * p.chunk
     place = place + first * t.classes
-    source = panels.logits + _side(p, now.side)
+    source = panels.logits + now.side
     for c in range(min(_classes_in_panel(p), p.classes - first)):
         _leave_run(t, place + c * t.classes, lanes * t.example, source + c * p.pitch)

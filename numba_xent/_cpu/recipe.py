@@ -17,18 +17,20 @@ from . import memory
 from .cutting import (
     CHUNK,
     PANELS,
+    SHORT,
     STREAMED,
     Lie,
     Panels,
     chunks_in_piece,
     panels_of,
+    panels_of_runs,
     span_and_block,
 )
 from .kernels import SUM_SIZE, SUMMED, checker, solver, summer
 from .order import GRADIENTS, LOSSES, STATES, WHOLE
 from .record import TENSORS, Shape, Tensor, pack
 from .vector import HALVES, LANES, REGISTERS
-from .workspace import SAVED, Plan, plan
+from .workspace import SAVED, STAGE_SIZE, Plan, plan
 
 FEW_CLASSES = 64
 """Up to so many classes, lanes are examples even where classes are contiguous."""
@@ -92,6 +94,74 @@ def _lanes_lie_along_outer(
     return outer_near > inner_near or (outer_near == inner_near and layout.outer > layout.inner)
 
 
+class Batch(NamedTuple):
+    """The two axes of all examples.
+
+    Attributes
+    ----------
+    outer, inner
+        Their lengths; neighbouring examples in a unit lie along the second one.
+    run
+        See :class:`.record.Shape`.
+    steps
+        The steps along the two axes in each tensor; along two that are none if there are runs.
+    """
+
+    outer: int
+    inner: int
+    run: int
+    steps: dict[str, tuple[int, int]]
+
+
+def _batch_of(
+    layout: Layout,
+    given: dict[str, Meta],
+    class_strides: dict[str, int],
+    rows: bool,
+    lanes: int,
+    units: int,
+) -> Batch:
+    """The two axes, if panels of all operands may have so many units in all.
+
+    Short runs of examples are put side by side if all tensors without classes have them so.
+    """
+    outer, inner = layout.outer, layout.inner
+    steps = {n: s for n, s in zip(given, layout.strides, strict=True) if s is not None}
+    if rows:
+        return Batch(outer, inner, 0, steps)
+    operands = [name for name in class_strides if name not in OUTPUTS]
+    if (
+        outer > 1
+        and inner < SHORT
+        and len(operands) <= units
+        and "d_labels" not in given
+        and all(
+            second == given[name][0].itemsize if name in class_strides else first == second * inner
+            for name, (first, second) in steps.items()
+        )
+    ):
+        return Batch(1, outer * inner, inner, steps)
+    if _lanes_lie_along_outer(layout, steps["logits"], given["logits"][0].itemsize, lanes):
+        return Batch(inner, outer, 0, {n: (second, first) for n, (first, second) in steps.items()})
+    return Batch(outer, inner, 0, steps)
+
+
+def _lies(
+    given: dict[str, Meta], steps: dict[str, tuple[int, int]], class_strides: dict[str, int]
+) -> dict[str, Lie]:
+    """How the tensors with classes lie."""
+    return {
+        name: Lie(
+            dtype_name(given[name][0]),
+            given[name][0].itemsize,
+            _nbytes(given[name]),
+            *steps[name],
+            step,
+        )
+        for name, step in class_strides.items()
+    }
+
+
 def _mover(name: str, dtype: str, compute: str, index: bool) -> int:
     """The address of what converts the numbers of a tensor, or gathers them."""
     if name in OUTPUTS:
@@ -106,11 +176,14 @@ def _is_streamed(lie: Lie, classes: int, cut: Cut) -> bool:
 
     Rows must lie in one piece; of columns, whole cache lines are written.
     """
-    if cut.lines:
+    if cut.run:
+        block = lie.itemsize * cut.run * classes
+        lies_well = lie.classes * classes == lie.outer == block <= STAGE_SIZE
+    elif cut.lines:
         lies_well = lie.has_runs and (cut.collected or lie.is_in_lines)
     else:
         lies_well = lie.classes == lie.itemsize and lie.example == lie.itemsize * classes
-    plain = cut.rows or lie.dtype == cut.compute
+    plain = cut.rows or cut.run > 0 or lie.dtype == cut.compute
     return lies_well and plain and lie.nbytes >= STREAMED
 
 
@@ -156,6 +229,7 @@ class Cut(NamedTuple):
     lanes: int
     group: int
     even: bool
+    run: int
     lines: bool
     collected: bool
 
@@ -231,28 +305,10 @@ def recipe_for(
     if copies:
         return Recipe(copies)
 
-    outer, inner = layout.outer, layout.inner
-    two_steps = {n: s for n, s in zip(given, layout.strides, strict=True) if s is not None}
-    if not rows and _lanes_lie_along_outer(layout, two_steps["logits"], dtype.itemsize, lanes):
-        outer, inner = inner, outer
-        two_steps = {name: (second, first) for name, (first, second) in two_steps.items()}
     vectors, tail = divmod(classes, lanes) if rows else (classes, 0)
     chunks = max(1, -(-vectors // CHUNK))
     group = _examples_in_unit(lanes, vectors) if rows else lanes
-    tiles = [(given[name][0], step) for name, step in class_strides.items()]
-    stored = _stored_as(compute, tiles) if rows else compute
     register = lanes * np.dtype(compute).itemsize
-    lies = {
-        name: Lie(
-            dtype_name(d := given[name][0]),
-            d.itemsize,
-            _nbytes(given[name]),
-            *two_steps[name],
-            step,
-        )
-        for name, step in class_strides.items()
-    }
-    read = [lie for name, lie in lies.items() if name not in OUTPUTS]
     divide = functools.partial(
         plan,
         register,
@@ -264,33 +320,37 @@ def recipe_for(
         dense=dense,
     )
     room = _room_for_panels(divide, keep=True)
-    piece = chunks_in_piece(rows, read, classes, chunks, register, room, gradient)
+    batch = _batch_of(layout, given, class_strides, rows, lanes, room // (classes * register))
+    outer, inner = batch.outer, batch.inner
+    tiles = [(given[name][0], step) for name, step in class_strides.items()]
+    stored = _stored_as(compute, tiles) if rows else compute
+    lies = _lies(given, batch.steps, class_strides)
+    read = [lie for name, lie in lies.items() if name not in OUTPUTS]
+    piece, panels = chunks, Panels()
+    if batch.run:
+        panels = panels_of_runs(batch.run, group, classes, register, gradient)
+    else:
+        piece = chunks_in_piece(rows, read, classes, chunks, register, room, gradient)
     pieces = -(-chunks // piece)
+    together = min(classes, piece * CHUNK)
+    if not rows and not batch.run:
+        room = _room_for_panels(divide, pieces == 1)
+        panels = panels_of(read, lies.get("d_logits"), compute, together, register, room)
     units = -(-(inner + missing) // group)
     blocks = outer * -(-inner // SUMMED)
-    together = min(classes, piece * CHUNK)
-    panels = Panels()
-    if not rows:
-        panels = panels_of(
-            read,
-            lies.get("d_logits"),
-            compute,
-            together,
-            register,
-            _room_for_panels(divide, pieces == 1),
-        )
     pitch = panels.units * register + memory.LINE if panels.units else 0
     cut = Cut(
         compute,
         rows,
         lanes,
         group,
-        even=rows or not (inner % lanes or missing),
+        even=rows or not (batch.run or inner % lanes or missing),
+        run=batch.run,
         lines=not rows and not (panels.turned and panels.collected),
         collected=panels.collected,
     )
     tensors = {
-        name: _tensor(name, meta[0], two_steps[name], lies.get(name), classes, cut)
+        name: _tensor(name, meta[0], batch.steps[name], lies.get(name), classes, cut)
         for name, meta in given.items()
     }
     tensors["losses"] = tensors["loss"]
@@ -318,6 +378,7 @@ def recipe_for(
             panel=panels.units,
             pitch=pitch,
             sides=panels.sides,
+            run=batch.run,
             turned=panels.turned,
             collected=panels.collected,
             keep=pieces == 1,
@@ -336,7 +397,11 @@ def recipe_for(
         divide(
             keep=pieces == 1,
             panel=panels.sides * together * pitch,
-            collected=classes * pitch if panels.turned and panels.collected else 0,
+            collected=0
+            if batch.run
+            else classes * pitch
+            if panels.turned and panels.collected
+            else 0,
         ),
     )
     kernels = (

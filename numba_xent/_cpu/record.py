@@ -73,6 +73,10 @@ class Shape(NamedTuple):
         has the classes of one piece.
     sides
         2 if a panel is brought while another is solved, else 1.
+    run
+        Examples next to each other in memory, if panels are made of runs of them wherever the next
+        one lies; `outer` is 1 then, and the outer steps of tensors with classes go from run to run.
+        Else 0.
     turned
         1 if the classes of panels are next to each other where they come from.
     collected
@@ -114,6 +118,7 @@ class Shape(NamedTuple):
     panel: int
     pitch: int
     sides: int
+    run: int
     turned: int
     collected: int
     keep: int

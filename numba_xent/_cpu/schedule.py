@@ -72,7 +72,7 @@ from .memory import LINE
 from .order import GRADIENTS, LOSSES, STATES, WHOLE, units_before
 from .panel import enter, leave
 from .stream import drain
-from .unit import chunk_of, classes_before, logits_panel
+from .unit import chunk_of, classes_before, labels_panel, logits_panel
 from .workspace import ROW, SAVED, Workspace
 
 _F64 = np.float64(0)
@@ -212,7 +212,7 @@ def _forward(
                 if c != first:
                     state = merge(_saved(work.state + lane, step, part), state)
             if ends:
-                _conclude(p, o, u, i, count, state, row + lane, work, zero, dense, gradient)
+                _conclude(p, o, u, i, count, state, row + lane, work, zero, dense, gradient, rows)
             else:
                 store_all(saved + lane, step, state)
         if after == end:
@@ -248,6 +248,7 @@ def _conclude(
     zero: Any,
     dense: Any,
     gradient: Any,
+    rows: Any,
 ) -> None:
     """Write the losses of a unit's examples from number `i` on, and what their gradients need."""
     part = part_of(zero)
@@ -260,9 +261,9 @@ def _conclude(
         real = lane_numbers(own.top) < np.float64(n)
         lost = (loss != loss) & (own.log_sum == own.log_sum) & real
         if any_lane(lost):
-            x = start_of(p, p.logits, o, u) + i * p.logits.example
-            y = start_of(p, p.labels, o, u) + i * p.labels.example
-            loss = where(lost, loss_class_by_class(p, x, y, n, own, buffer, part), loss)
+            panels = (logits_panel(work, rows), labels_panel(work, rows))
+            each = loss_class_by_class(p, o, u, panels, i, n, own, buffer, part)
+            loss = where(lost, each, loss)
     else:
         z = logits_at_labels(i, work, zero)
         loss = sparse_loss(z, own)
