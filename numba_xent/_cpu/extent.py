@@ -32,7 +32,7 @@ def full_units(p: Any) -> tuple[int, int]:
     """
     if p.run != 0:
         return 0, p.units
-    return min(1, p.missing), (p.inner + p.missing) // p.group
+    return min(1, p.missing), p.units - (p.units * p.group > p.inner + p.missing)
 
 
 @inlined

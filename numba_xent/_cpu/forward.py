@@ -217,7 +217,7 @@ def _sum_columns(
     if gradient is not None:
         kept = kept_chunk(p, 0, chunk, work, zero)
     full = chunk.full
-    brings = p.panel != 0 and p.sides == 2
+    brings = p.side != 0
     # As many registers as there is room for what they add to the sums, see `Workspace`.
     step = BROUGHT if brings else lanes_of(zero)
     for v in range(0, full, step):

@@ -92,9 +92,9 @@ def _make_solver(
         align_stack()
         p = numba.carray(problem, 1)[0]
         zero = zeros(compute, registers)
-        first, last = _share(p.end - p.begin, task, p.tasks)
-        first += p.begin
-        last += p.begin
+        first, last = _share(p.span_units * p.pieces, task, p.tasks)
+        first += p.begin * p.pieces
+        last += p.begin * p.pieces
         work = lay_out(p, task, zeros(stored, registers))
         if gradient:
             open_stage(work.stage)
@@ -102,19 +102,17 @@ def _make_solver(
         store(work.waiting, _I64)
         if not rows:
             open_panels(p, first, last, work.panels)
-        turn = turn_of(p, first)
-        o, u, piece = turn.unit // p.units, turn.unit % p.units, turn.piece
+        o = u = piece = 0
         for item in range(first, last):
+            # Counted where it can be, for it takes a while to divide.
+            if p.pieces > 1 or item == first:
+                unit, piece, _ = turn_of(p, item)
+                o, u = unit // p.units, unit % p.units
             solve(p, item, last, o, u, piece, work, zero, has_dense, has_gradient, has_rows)
-            if p.pieces > 1:
-                turn = turn_of(p, item + 1)
-                o, u, piece = turn.unit // p.units, turn.unit % p.units, turn.piece
-            else:
-                # Counted, for it takes a while to divide.
-                u += 1
-                if u == p.units:
-                    u = 0
-                    o += 1
+            u += 1
+            if u == p.units:
+                u = 0
+                o += 1
         if gradient and p.d_logits.stream != 0:
             close_stage(work.stage)
             fence()

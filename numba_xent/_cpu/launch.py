@@ -17,6 +17,7 @@ from .._math.compensated import accumulate, total_of
 from .compile import compile_function, digest, inlined, parallel_part
 from .intrinsics import call_at, load, pointer, size_of
 from .kernels import SUM_SIZE
+from .order import LOSSES
 from .vector import PAGE, REGISTER
 
 SHARES = 4
@@ -46,14 +47,15 @@ def _run(kernel: int, problem: int, n: int, parallel: Any) -> None:
 def _launch(problem: Any, check: int, solve: int, add: int, parallel: Any) -> tuple[int, float]:
     p = problem[0]
     tasks = p.tasks
-    pieces = p.outer * p.units * p.pieces
-    span = (max(p.span, SHARES * tasks) + p.pieces - 1) // p.pieces * p.pieces
-    size = max(p.results_size, tasks * REGISTER, min(pieces, span) * p.saved)
+    units = p.outer * p.units
+    span = max(p.span, (SHARES * tasks + p.pieces - 1) // p.pieces)
+    size = max(p.results_size, tasks * REGISTER, min(units, span) * p.pieces * p.saved)
     memory = np.empty(PAGE + tasks * p.plan.size + size, np.uint8)
     base = (memory.ctypes.data + PAGE - 1) // PAGE * PAGE
     problem.scratch[0] = base
     problem.results[0] = base + tasks * p.plan.size
     address = problem.ctypes.data
+    problem.own[0] = address
     results = pointer(base + tasks * p.plan.size)
     bad = 0
     if check != 0:
@@ -62,11 +64,13 @@ def _launch(problem: Any, check: int, solve: int, add: int, parallel: Any) -> tu
             bad += load(results + task * size_of(_I64), _I64)
         if bad != 0:
             return bad, 0.0
-    for begin in range(0, pieces, span):
+    for begin in range(0, units, span):
         problem.begin[0] = begin
-        problem.end[0] = min(pieces, begin + span)
+        problem.span_units[0] = min(units - begin, span)
         for phase in range(p.phase, p.phases):
             problem.now[0] = phase
+            # Losses are those of whole units.
+            problem.block[0] = 1 if phase == LOSSES else p.most_units
             _run(solve, address, tasks, parallel)
     total = 0.0
     if add != 0:

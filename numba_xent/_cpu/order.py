@@ -9,7 +9,7 @@ piece of all units of a *block* is solved before the next piece.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from .compile import inlined
 
@@ -17,40 +17,18 @@ WHOLE, STATES, LOSSES, GRADIENTS = 0, 1, 2, 3
 """The phases; units in one piece have the first of them, others the rest."""
 
 
-class Turn(NamedTuple):
-    """What is solved at a time.
+@inlined
+def turn_of(p: Any, item: int) -> tuple[int, int, int]:
+    """What is number `item` of all pieces of all units, in the order in which they are solved.
 
-    Attributes
-    ----------
-    unit
-        Counted over all outer indices.
-    piece
-        The number of the piece in it.
-    following
-        How many units, from this one on, have the same piece solved one after the other.
+    Its unit, counted over all outer indices; its piece; and how many units, from that one on, have
+    the same piece solved one after the other.
     """
-
-    unit: int
-    piece: int
-    following: int
-
-
-@inlined
-def units_before(p: Any) -> int:
-    """How many units come before those of the span."""
-    before: int = p.begin // p.pieces
-    return before
-
-
-@inlined
-def turn_of(p: Any, item: int) -> Turn:
-    """What number `item` is, of all pieces of all units in the order in which they are solved."""
-    if p.now == LOSSES:
-        return Turn(item // p.pieces, item % p.pieces, 1)
-    item -= p.begin
-    block = item // (p.block * p.pieces)
-    first = block * p.block
+    if p.pieces == 1:  # the same, without divisions
+        return item, 0, p.begin + p.span_units - item
+    item -= p.begin * p.pieces
+    first = item // (p.block * p.pieces) * p.block
     item -= first * p.pieces
-    units = min(p.block, (p.end - p.begin) // p.pieces - first)
+    units = min(p.block, p.span_units - first)
     nth = item % units
-    return Turn(units_before(p) + first + nth, item // units, units - nth)
+    return p.begin + first + nth, item // units, units - nth

@@ -57,12 +57,15 @@ class Panels(NamedTuple):
         Where the copies are: those of the two sides, one behind the other.
     output
         Where the gradients of a panel are collected.
+    task
+        The number of the task.
     """
 
     numbers: Any
     logits: Any
     labels: Any
     output: Any
+    task: int
 
 
 class Numbers(NamedTuple):
@@ -113,33 +116,24 @@ def get_numbers(panels: Panels) -> Numbers:
 
 
 @inlined
-def _next_panel(p: Any, item: int, last: int) -> tuple[int, int]:
-    """The number of what is solved first of the panel of number `item`, and how many units it has.
+def _coming(p: Any, item: int, last: int, panels: Panels, now: Numbers) -> Numbers:
+    """The numbers once the panel that comes next is that of number `item`; they are left, too.
 
-    If that unit is not full, it is the panel of the next one that is.
+    If that unit may be in no panel, it is the panel of the next one that may.
     """
-    first, end = full_units(p)
-    if first >= end:
-        return last, 0
-    turn = turn_of(p, item)
-    u = turn.unit % p.units
-    while item < last and not first <= u < end:
-        skipped = p.units - u if u >= end else first - u
-        item += min(skipped, turn.following)
-        turn = turn_of(p, item)
-        u = turn.unit % p.units
+    begin, end = full_units(p)
+    if begin >= end:
+        item = last
+    unit, piece, following = turn_of(p, item)
+    u = unit % p.units
+    while item < last and not begin <= u < end:
+        item += min(p.units - u if u >= end else begin - u, following)
+        unit, piece, following = turn_of(p, item)
+        u = unit % p.units
     # Panels of runs end where they would if there was one task, most often with a run.
     most = p.panel if p.run == 0 else p.panel - u % p.panel
-    return item, min(most, end - u, turn.following, last - item)
-
-
-@inlined
-def _coming(p: Any, item: int, last: int, panels: Panels, now: Numbers) -> Numbers:
-    """The numbers once the panel that comes next is that of unit `item`; they are left, too."""
-    item, units = _next_panel(p, item, last)
-    turn = turn_of(p, item)
-    o, u = turn.unit // p.units, turn.unit % p.units
-    first = turn.piece * p.piece * p.chunk
+    o = unit // p.units
+    first = piece * p.piece * p.chunk
     coming = Numbers(
         now.logits,
         now.labels,
@@ -147,9 +141,9 @@ def _coming(p: Any, item: int, last: int, panels: Panels, now: Numbers) -> Numbe
         now.units,
         now.side,
         item,
-        units,
-        (p.sides - 1) * (_side_size(p) - now.side),
-        min(_classes_in_panel(p), p.classes - first),
+        min(most, end - u, following, last - item),
+        p.side - now.side,
+        min(p.panel_classes, p.classes - first),
         address_of(start_of(p, p.logits, o, u) + first * p.logits.classes),
         address_of(start_of(p, p.labels, o, u) + first * p.labels.classes),
         _I64,
@@ -167,20 +161,6 @@ def open_panels(p: Any, first: int, last: int, panels: Panels) -> None:
         _coming(p, first, last, panels, nothing)
     else:
         store_all(panels.numbers, size_of(_I64), nothing)
-
-
-@inlined
-def _classes_in_panel(p: Any) -> int:
-    """How many classes a panel has, at most: those of a piece."""
-    most: int = min(p.classes, p.piece * p.chunk)
-    return most
-
-
-@inlined
-def _side_size(p: Any) -> int:
-    """Bytes of a side."""
-    size: int = p.pitch * _classes_in_panel(p)
-    return size
 
 
 @inlined
@@ -237,37 +217,10 @@ def bring(p: Any, n: int, panels: Panels, zero: Any, dense: Any) -> None:
 
 
 @inlined
-def _move_runs(
-    p: Any, t: Any, unit: int, units: int, panel: Any, zero: Any, stage: Any, *padding: Any
-) -> None:
-    """Have a tensor's mover copy a panel run by run, from or to wherever they lie.
-
-    Runs of all classes are next to each other if they are streamed: then they go by way of a stage.
-    """
-    first = unit * p.group
-    count = min(units * p.group, p.inner - first)
-    done = 0
-    while done < count:
-        o, i = (first + done) // p.run, (first + done) % p.run
-        n = min(p.run - i, count - done)
-        place = pointer(t.address) + (o * t.outer + i * t.example)
-        if stage is not None and t.stream != 0 and n == p.run:
-            place = stage_for(stage, place, t.outer)
-        at = panel + done * size_of(first_lane(zero))
-        call_at(t.mover, (place, t.example, t.vector, n, p.classes, at, p.pitch, *padding))
-        done += n
-
-
-@inlined
-def _bring_at_once(
-    p: Any, t: Any, unit: int, units: int, place: int, panel: Any, zero: Any
-) -> None:
-    """Have a tensor's mover copy a whole panel."""
-    if p.run != 0:
-        _move_runs(p, t, unit, units, panel, zero, None, np.nan)
-    else:
-        lanes = units * lanes_of(zero)
-        call_at(t.mover, (place, t.example, t.vector, lanes, p.classes, panel, p.pitch, np.nan))
+def _bring_turned(p: Any, t: Any, place: int, units: int, target: Any, zero: Any) -> None:
+    """Copy a whole panel, the classes of which are next to each other."""
+    lanes = units * lanes_of(zero)
+    call_at(t.mover, (place, t.example, t.vector, lanes, p.classes, target, p.pitch, np.nan))
 
 
 @inlined
@@ -278,12 +231,14 @@ def enter(p: Any, item: int, last: int, piece: int, panels: Panels, zero: Any, d
     labels = _I64
     if item == now.next_item and now.next_units > 0:
         units = now.next_units
-        if p.turned != 0:
-            _bring_at_once(p, p.logits, item, units, now.from_logits, panels.logits, zero)
+        if p.run != 0:
+            call_at(p.bring_runs, (p.own, panels.task, item, units))
+        elif p.turned != 0:
+            _bring_turned(p, p.logits, now.from_logits, units, panels.logits, zero)
             if dense is not None:
-                _bring_at_once(p, p.labels, item, units, now.from_labels, panels.labels, zero)
+                _bring_turned(p, p.labels, now.from_labels, units, panels.labels, zero)
         else:
-            bring(p, p.panel * _classes_in_panel(p), panels, zero, dense)
+            bring(p, p.panel * p.panel_classes, panels, zero, dense)
         there = Numbers(
             _I64, _I64, item, units, now.next_side, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64
         )
@@ -334,7 +289,7 @@ def leave(p: Any, item: int, o: int, u: int, piece: int, work: Any, zero: Any) -
     if now.logits == 0 or item != now.item + now.units - 1:
         return
     if p.run != 0:
-        _move_runs(p, t, now.item, now.units, panels.logits, zero, work.stage)
+        call_at(p.leave_runs, (p.own, panels.task, item - now.units + 1, now.units))
         return
     lanes = now.units * lanes_of(zero)
     place = start_of(p, t, o, u - now.units + 1)
@@ -346,5 +301,5 @@ def leave(p: Any, item: int, o: int, u: int, piece: int, work: Any, zero: Any) -
     first = piece * p.piece * p.chunk
     place = place + first * t.classes
     source = panels.logits + now.side
-    for c in range(min(_classes_in_panel(p), p.classes - first)):
+    for c in range(min(p.panel_classes, p.classes - first)):
         _leave_run(t, place + c * t.classes, lanes * t.example, source + c * p.pitch)

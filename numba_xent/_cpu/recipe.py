@@ -29,6 +29,7 @@ from .cutting import (
 from .kernels import SUM_SIZE, SUMMED, checker, solver, summer
 from .order import GRADIENTS, LOSSES, STATES, WHOLE
 from .record import TENSORS, Shape, Tensor, pack
+from .runs import run_reader, run_writer
 from .vector import HALVES, LANES, REGISTERS
 from .workspace import SAVED, STAGE_SIZE, Plan, plan
 
@@ -374,11 +375,14 @@ def recipe_for(
             chunks=chunks,
             piece=piece,
             pieces=pieces,
-            block=block,
+            most_units=block,
             panel=panels.units,
             pitch=pitch,
-            sides=panels.sides,
+            panel_classes=together,
+            side=(panels.sides - 1) * together * pitch,
             run=batch.run,
+            bring_runs=run_reader(compute, dense) if batch.run else 0,
+            leave_runs=run_writer(compute) if batch.run and gradient else 0,
             turned=panels.turned,
             collected=panels.collected,
             keep=pieces == 1,
@@ -389,7 +393,7 @@ def recipe_for(
             raw=raw,
             phase=WHOLE if pieces == 1 else STATES,
             phases=1 + (WHOLE if pieces == 1 else GRADIENTS if gradient else LOSSES),
-            span=span * pieces,
+            span=span,
             saved=SAVED * lanes * 8 if pieces > 1 else 0,
             blocks=blocks,
             results_size=SUM_SIZE * blocks if raw else 0,

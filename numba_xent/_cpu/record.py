@@ -66,17 +66,22 @@ class Shape(NamedTuple):
         Registers in a chunk, and how many chunks there are.
     piece, pieces
         Chunks in a piece, and how many pieces there are: they are solved apart, by any thread.
-    block
-        Units that have one piece solved before they have the next one.
+    most_units
+        Units in a block, at most, see :mod:`.order`.
     panel, pitch
         Units in a panel (0: no panels are made), and bytes from one class to the next in it. It
         has the classes of one piece.
-    sides
-        2 if a panel is brought while another is solved, else 1.
+    panel_classes
+        Classes in a panel, at most.
+    side
+        Bytes from one panel of an operand to the other, which is brought while the one is solved; 0
+        if there is one panel.
     run
         Examples next to each other in memory, if panels are made of runs of them wherever the next
         one lies; `outer` is 1 then, and the outer steps of tensors with classes go from run to run.
         Else 0.
+    bring_runs, leave_runs
+        The addresses of what copies such panels, and their gradients, see :mod:`.runs`; or 0.
     turned
         1 if the classes of panels are next to each other where they come from.
     collected
@@ -91,7 +96,7 @@ class Shape(NamedTuple):
     phase, phases
         What is done first, and after how many phases everything is done, see :mod:`.schedule`.
     span
-        Pieces of whole units that all phases are over for, before others begin.
+        Units that all phases are over for, before others begin.
     saved
         Bytes of the state of a piece; 0 if units are in one.
     blocks
@@ -114,11 +119,14 @@ class Shape(NamedTuple):
     chunks: int
     piece: int
     pieces: int
-    block: int
+    most_units: int
     panel: int
     pitch: int
-    sides: int
+    panel_classes: int
+    side: int
     run: int
+    bring_runs: int
+    leave_runs: int
     turned: int
     collected: int
     keep: int
@@ -139,8 +147,13 @@ class Run(NamedTuple):
     ----------
     now
         The phase that is being done.
-    begin, end
-        The pieces that it is being done for, counted over all units.
+    own
+        The address of the record itself.
+    begin, span_units
+        The first unit that it is being done for, counted over all outer indices, and how many there
+        are: those of a span.
+    block
+        Units that have one piece solved before they have the next one.
     scratch, results
         The addresses of the tasks' scratch memory, and of what they hand over.
     tasks
@@ -148,8 +161,10 @@ class Run(NamedTuple):
     """
 
     now: int = 0
+    own: int = 0
     begin: int = 0
-    end: int = 0
+    span_units: int = 0
+    block: int = 1
     scratch: int = 0
     results: int = 0
     tasks: int = 1

@@ -69,7 +69,7 @@ from .intrinsics import (
 )
 from .lanes import finish_lanes, state_of
 from .memory import LINE
-from .order import GRADIENTS, LOSSES, STATES, WHOLE, units_before
+from .order import GRADIENTS, LOSSES, STATES, WHOLE
 from .panel import enter, leave
 from .stream import drain
 from .unit import chunk_of, classes_before, labels_panel, logits_panel
@@ -122,7 +122,7 @@ def solve(
     row = work.row
     states = work.state
     if p.pieces > 1:
-        nth = o * p.units + u - units_before(p)
+        nth = o * p.units + u - p.begin
         states = pointer(p.results) + nth * p.pieces * (SAVED * size_of(like))
         row = states + size_of(like)
     if p.now != GRADIENTS:

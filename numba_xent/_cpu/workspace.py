@@ -242,6 +242,7 @@ def lay_out(p: Any, task: int, stored: Any) -> Workspace:
             start + w.panel_logits,
             start + w.panel_labels,
             start + w.panel_output,
+            task,
         ),
         stored,
     )
