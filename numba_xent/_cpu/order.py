@@ -29,6 +29,6 @@ def turn_of(p: Any, item: int) -> tuple[int, int, int]:
     item -= p.begin * p.pieces
     first = item // (p.block * p.pieces) * p.block
     item -= first * p.pieces
-    units = min(p.block, p.span_units - first)
+    units = max(1, min(p.block, p.span_units - first))  # nothing is left behind the last item
     nth = item % units
     return p.begin + first + nth, item // units, units - nth
