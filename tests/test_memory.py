@@ -268,20 +268,30 @@ def test_resident_memory(name: str) -> None:
     assert grows_by_less(lambda: both(**kwargs), size + slack)
 
 
-@pytest.mark.parametrize("far", [False, True])
+@pytest.mark.parametrize("lie", ["near", "far", "in runs"])
 @pytest.mark.parametrize("sparse", [False, True])
-def test_scratch_memory(sparse: bool, far: bool) -> None:
+def test_scratch_memory(sparse: bool, lie: str) -> None:
     """That of a task is no more than a MiB, however many classes there are and wherever they lie."""
-    for classes in (2, 21, 64, 65, 150, 500, 594, 1024, 1273, 1855, 2040, 4096, 20_000):
+    for classes in (2, 21, 64, 65, 150, 500, 594, 1024, 1273, 1855, 2040, 2500, 4096, 20_000):
         size = max(64, 2 * STREAMED // (4 * classes))
-        steps = (4 * size, 4) if far else (4, 4 * classes)
-        logits = (np.dtype(np.float32), (classes, size), steps)
-        labels = (np.dtype(np.int64), (size,), (8,)) if sparse else logits
-        loss = (np.dtype(np.float32), (size,), (4,))
-        recipe = recipe_for(0, not sparse, False, (logits, labels, loss, None, None, logits, None))
+        shape, axis = {
+            "near": ((size, classes), 1),
+            "far": ((classes, size), 0),
+            "in runs": ((1 + size // 17, classes, 17), 1),
+        }[lie]
+        steps = np.cumprod((4, *shape[:0:-1]))[::-1]
+        logits = (np.dtype(np.float32), shape, tuple(steps.tolist()))
+        batch = np.delete(shape, axis).tolist()
+        loss = np.empty(batch, np.float32)
+        index = np.empty(batch, np.int64)
+        labels = (index.dtype, index.shape, index.strides) if sparse else logits
+        metas = (logits, labels, (loss.dtype, loss.shape, loss.strides), None, None, logits, None)
+        recipe = recipe_for(axis, not sparse, False, metas)
         record = np.frombuffer(recipe.template, DTYPE)[0]
-        if far:  # or memory is several times as slow
+        if lie == "far":  # or memory is several times as slow
             assert record["panel"] >= 2
+        if lie == "in runs" and classes < 1500:
+            assert record["run"] == 17
         plan = record["plan"]
         assert plan["size"] <= 2**20
         # A page between what two threads write: else they take it from each other.

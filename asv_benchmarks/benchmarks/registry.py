@@ -25,7 +25,7 @@ WEIGHTED_LOSS = "losses.compute_weighted_loss"
 FUNCTIONS = (V1, V2, SPARSE, SOFTMAX_LOSS, SPARSE_LOSS, WEIGHTED_LOSS)
 
 ROWS, FEW, LONG = "2048 x [1000]", "131072 x [10]", "64 x [32000]"
-FIRST, MIDDLE = "[1000] x 2048", "8 x [21] x 96 x 96"
+FIRST, MIDDLE, SHORT_RUNS = "[1000] x 2048", "8 x [21] x 96 x 96", "1024 x [50] x 31"
 SMALL = "32 x [10]"
 
 DEFAULTS = {
@@ -98,7 +98,7 @@ STEADY = (
         {
             "of": (*OF, "new gradient", "both gradients"),
             "dtype": DTYPES,
-            "logits": (ROWS, FEW, LONG, FIRST, MIDDLE),
+            "logits": (ROWS, FEW, LONG, FIRST, MIDDLE, SHORT_RUNS),
         },
         gated={"of": OF, "dtype": ("float32",), "logits": (ROWS, FEW, MIDDLE)},
     ),
@@ -116,7 +116,7 @@ STEADY = (
         {
             "of": OF,
             "dtype": DTYPES,
-            "logits": (ROWS, FEW, LONG, FIRST),
+            "logits": (ROWS, FEW, LONG, FIRST, SHORT_RUNS),
             "labels": ("int32", "int64"),
         },
         gated={"dtype": ("float32",), "logits": (ROWS, FEW), "labels": ("int64",)},

@@ -50,6 +50,10 @@ large, 1.1 to 1.3 times as long)."""
 SHORT = 128
 """Examples in a run, at least, that make units of their own. Shorter ones are put side by side."""
 
+LEAST_RUN = 24
+"""Numbers of a run with all its classes, at least, if no gradient is wanted: movers are called for
+each (10 classes of 2 examples take 1.2 to 1.4 times as long so, of 4 examples half as long)."""
+
 RUNS = 16 << 10
 """Bytes of one operand in a panel that is made of short runs; 64 KiB take up to 1.1 times as long."""
 
@@ -122,7 +126,7 @@ def _are_far(operands: Sequence[Lie]) -> bool:
     )
 
 
-def _units(room: int, classes: int, register: int) -> int:
+def units_in(room: int, classes: int, register: int) -> int:
     """Units in a panel, if panels of so many bytes have so many classes in all."""
     return min(PANEL_UNITS, (room // classes - LINE) // register)
 
@@ -146,7 +150,7 @@ def chunks_in_piece(
     least = LEAST_UNITS[1] if gradient else LEAST_UNITS_OF_VALUES
     if chunks > most:
         return 1
-    if _are_far(operands) and _units(room, len(operands) * classes, register) < least:
+    if _are_far(operands) and units_in(room, len(operands) * classes, register) < least:
         return 1
     return chunks
 
@@ -178,7 +182,7 @@ def panels_of(
         return Panels(max(1, TURNED // (classes * register)), 1, True, collected)
     if _are_far(operands):
         for sides in (2, 1):
-            units = _units(room, sides * len(operands) * classes, register)
+            units = units_in(room, sides * len(operands) * classes, register)
             if units >= LEAST_UNITS[sides]:
                 # Whole lines are better written as they come.
                 collected = gradient is not None and (
@@ -186,6 +190,11 @@ def panels_of(
                 )
                 return Panels(units, sides, False, collected)
     return Panels()
+
+
+def runs_pay(run: int, classes: int, gradient: bool) -> bool:
+    """Whether runs of so many examples are better put side by side in panels."""
+    return run < SHORT and (gradient or run * classes >= LEAST_RUN)
 
 
 def panels_of_runs(run: int, group: int, classes: int, register: int, gradient: bool) -> Panels:

@@ -285,16 +285,27 @@ def _call_masked(builder: Any, verb: str, like: Any, result: Any, args: Sequence
     return builder.call(function, args)
 
 
+def _load_first(context: Any, builder: Any, place: Any, n: Any, like: Any) -> Any:
+    """The first `n` lanes of a register of type `like`, and zeros."""
+    ty = context.get_value_type(like)
+    memory = builder.bitcast(place, ty.as_pointer())
+    operands = [memory, _first_lanes(builder, n, like.lanes), ir.Constant(ty, None)]
+    return _call_masked(builder, "load", like, ty, operands)
+
+
+def _store_first(builder: Any, place: Any, value: Any, n: Any, like: Any) -> None:
+    """Put the first `n` lanes of a register of type `like` at a place."""
+    memory = builder.bitcast(place, value.type.as_pointer())
+    operands = [value, memory, _first_lanes(builder, n, like.lanes)]
+    _call_masked(builder, "store", like, ir.VoidType(), operands)
+
+
 @intrinsic
 def load_part(typingctx: Any, place: Any, n: Any, like: Any) -> Any:
     """The first `n` lanes of the register that lies at a place, and zeros; no more is read."""
 
     def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
-        ty = context.get_value_type(like)
-        memory = builder.bitcast(args[0], ty.as_pointer())
-        mask = _first_lanes(builder, args[1], like.lanes)
-        others = ir.Constant(ty, None)
-        return _call_masked(builder, "load", like, ty, [memory, mask, others])
+        return _load_first(context, builder, args[0], args[1], like)
 
     return like(place, types.int64, like), codegen
 
@@ -304,9 +315,7 @@ def store_part(typingctx: Any, place: Any, value: Any, n: Any) -> Any:
     """Put the first `n` lanes of a register at a place; no more is written."""
 
     def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
-        memory = builder.bitcast(args[0], args[1].type.as_pointer())
-        mask = _first_lanes(builder, args[2], value.lanes)
-        _call_masked(builder, "store", value, ir.VoidType(), [args[1], memory, mask])
+        _store_first(builder, args[0], args[1], args[2], value)
 
     return types.void(place, value, types.int64), codegen
 
@@ -412,11 +421,7 @@ def load_part_as(typingctx: Any, place: Any, n: Any, stored: Any, like: Any) -> 
     source = with_dtype(like, stored)
 
     def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
-        ty = context.get_value_type(source)
-        memory = builder.bitcast(args[0], ty.as_pointer())
-        mask = _first_lanes(builder, args[1], like.lanes)
-        operands = [memory, mask, ir.Constant(ty, None)]
-        value = _call_masked(builder, "load", source, ty, operands)
+        value = _load_first(context, builder, args[0], args[1], source)
         return converted(context, builder, value, source, like)
 
     return like(place, types.int64, stored, like), codegen
@@ -429,9 +434,7 @@ def store_part_as(typingctx: Any, place: Any, value: Any, n: Any, stored: Any) -
 
     def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
         numbers = converted(context, builder, args[1], value, target)
-        memory = builder.bitcast(args[0], numbers.type.as_pointer())
-        mask = _first_lanes(builder, args[2], value.lanes)
-        _call_masked(builder, "store", target, ir.VoidType(), [numbers, memory, mask])
+        _store_first(builder, args[0], numbers, args[2], target)
 
     return types.void(place, value, types.int64, stored), codegen
 

@@ -8,8 +8,8 @@ next one is brought, a little at a time; its memory is asked for some runs ahead
 would be too large, there is one, which is brought at a stroke. Gradients that cannot be written by
 whole cache lines as they come take the place of the logits, and are written by runs.
 
-Few, contiguous classes are turned to runs by transposing them, a whole panel in one call; gradients
-by such logits are collected in a panel, too.
+Few, contiguous classes are turned to runs by transposing them, a whole panel in one call, and so are
+gradients by such logits, in their place.
 """
 
 from __future__ import annotations
@@ -55,8 +55,6 @@ class Panels(NamedTuple):
         Where the int64 of `Numbers` lie.
     logits, labels
         Where the copies are: those of the two sides, one behind the other.
-    output
-        Where the gradients of a panel are collected.
     task
         The number of the task.
     """
@@ -64,7 +62,6 @@ class Panels(NamedTuple):
     numbers: Any
     logits: Any
     labels: Any
-    output: Any
     task: int
 
 
@@ -254,17 +251,6 @@ def enter(p: Any, item: int, last: int, piece: int, panels: Panels, zero: Any, d
 
 
 @inlined
-def collected(p: Any, panels: Panels) -> int:
-    """Where the gradients of a unit are collected, 0 if nowhere."""
-    here: int = get_numbers(panels).logits
-    if p.collected == 0 or here == 0:
-        return 0
-    if p.turned != 0 and p.run == 0:
-        here += address_of(panels.output) - address_of(panels.logits)
-    return here
-
-
-@inlined
 def _leave_run(t: Any, place: Any, size: int, source: Any) -> None:
     """Write the gradients by a class of a panel; others may write the rest of the lines at its ends."""
     line = zeros("float32", 1)
@@ -296,7 +282,7 @@ def leave(p: Any, item: int, o: int, u: int, piece: int, work: Any, zero: Any) -
     if p.turned != 0:
         if t.stream != 0:
             place = stage_for(work.stage, place, lanes * t.example)
-        call_at(t.mover, (place, t.example, t.vector, lanes, p.classes, panels.output, p.pitch))
+        call_at(t.mover, (place, t.example, t.vector, lanes, p.classes, panels.logits, p.pitch))
         return
     first = piece * p.piece * p.chunk
     place = place + first * t.classes

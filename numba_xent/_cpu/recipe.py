@@ -17,14 +17,15 @@ from . import memory
 from .cutting import (
     CHUNK,
     PANELS,
-    SHORT,
     STREAMED,
     Lie,
     Panels,
     chunks_in_piece,
     panels_of,
     panels_of_runs,
+    runs_pay,
     span_and_block,
+    units_in,
 )
 from .kernels import SUM_SIZE, SUMMED, checker, solver, summer
 from .order import GRADIENTS, LOSSES, STATES, WHOLE
@@ -118,31 +119,24 @@ def _batch_of(
     layout: Layout,
     given: dict[str, Meta],
     class_strides: dict[str, int],
-    rows: bool,
     lanes: int,
-    units: int,
+    runs: bool,
+    rows: bool,
 ) -> Batch:
-    """The two axes, if panels of all operands may have so many units in all.
+    """The two axes, if panels may be made of short runs or must not.
 
     Short runs of examples are put side by side if all tensors without classes have them so.
     """
     outer, inner = layout.outer, layout.inner
     steps = {n: s for n, s in zip(given, layout.strides, strict=True) if s is not None}
-    if rows:
-        return Batch(outer, inner, 0, steps)
-    operands = [name for name in class_strides if name not in OUTPUTS]
-    if (
-        outer > 1
-        and inner < SHORT
-        and len(operands) <= units
-        and "d_labels" not in given
-        and all(
-            second == given[name][0].itemsize if name in class_strides else first == second * inner
-            for name, (first, second) in steps.items()
-        )
+    if runs and all(
+        second == given[name][0].itemsize if name in class_strides else first == second * inner
+        for name, (first, second) in steps.items()
     ):
         return Batch(1, outer * inner, inner, steps)
-    if _lanes_lie_along_outer(layout, steps["logits"], given["logits"][0].itemsize, lanes):
+    if not rows and _lanes_lie_along_outer(
+        layout, steps["logits"], given["logits"][0].itemsize, lanes
+    ):
         return Batch(inner, outer, 0, {n: (second, first) for n, (first, second) in steps.items()})
     return Batch(outer, inner, 0, steps)
 
@@ -220,9 +214,10 @@ class Cut(NamedTuple):
         The compute dtype, the schedule, lanes of a register, examples in a unit.
     even
         Whether units fill their registers to the last.
-    lines, collected
-        Whether a gradient that is written past the caches is so in whole cache lines, and whether
-        those of a panel are written at once.
+    run, collected
+        See :class:`.record.Shape`.
+    lines
+        Whether a gradient that is written past the caches is so in whole cache lines.
     """
 
     compute: str
@@ -231,8 +226,8 @@ class Cut(NamedTuple):
     group: int
     even: bool
     run: int
-    lines: bool
     collected: bool
+    lines: bool
 
 
 def _tensor(
@@ -265,7 +260,7 @@ def _tensor(
 
 def _room_for_panels(divide: Callable[..., Plan], keep: bool) -> int:
     """How many bytes of panels there may be beside what else is in scratch memory."""
-    return min(PANELS, SCRATCH - divide(keep=keep, panel=0, collected=0).size)
+    return min(PANELS, SCRATCH - divide(keep=keep, panel=0).size)
 
 
 def _lay(given: dict[str, Meta], axis: int, dense: bool) -> tuple[Layout, dict[str, int]]:
@@ -321,7 +316,14 @@ def recipe_for(
         dense=dense,
     )
     room = _room_for_panels(divide, keep=True)
-    batch = _batch_of(layout, given, class_strides, rows, lanes, room // (classes * register))
+    runs = (
+        not rows
+        and layout.outer > 1
+        and "d_labels" not in given
+        and runs_pay(layout.inner, classes, gradient)
+        and units_in(room, (1 + dense) * classes, register) > 0
+    )
+    batch = _batch_of(layout, given, class_strides, lanes, runs, rows)
     outer, inner = batch.outer, batch.inner
     tiles = [(given[name][0], step) for name, step in class_strides.items()]
     stored = _stored_as(compute, tiles) if rows else compute
@@ -347,8 +349,8 @@ def recipe_for(
         group,
         even=rows or not (batch.run or inner % lanes or missing),
         run=batch.run,
-        lines=not rows and not (panels.turned and panels.collected),
         collected=panels.collected,
+        lines=not rows and not (panels.turned and panels.collected),
     )
     tensors = {
         name: _tensor(name, meta[0], batch.steps[name], lies.get(name), classes, cut)
@@ -401,11 +403,6 @@ def recipe_for(
         divide(
             keep=pieces == 1,
             panel=panels.sides * together * pitch,
-            collected=0
-            if batch.run
-            else classes * pitch
-            if panels.turned and panels.collected
-            else 0,
         ),
     )
     kernels = (

@@ -85,7 +85,7 @@ class Shape(NamedTuple):
     turned
         1 if the classes of panels are next to each other where they come from.
     collected
-        1 if the gradients of such a panel are collected, too, and written at once.
+        1 if the gradients of a panel are collected in the place of its logits, and written at once.
     keep
         1 if the exponentials of all chunks are kept until the gradient is written.
     waits

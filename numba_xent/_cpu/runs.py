@@ -49,40 +49,33 @@ def _move(
         done += n
 
 
-def _make_reader(compute: str, dense: bool, source: str) -> Any:
-    def read(problem: Any, task: int, unit: int, units: int) -> None:
+def _make_mover(compute: str, dense: bool, gradient: bool, source: str) -> Any:
+    def move(problem: Any, task: int, unit: int, units: int) -> None:
         _ = source
         p = numba.carray(problem, 1)[0]
         zero = zeros(compute, 1)
         number = size_of(first_lane(zero))
         work = lay_out(p, task, zero)
-        _move(p, p.logits, unit, units, work.panels.logits, number, work.stage, np.nan)
-        if dense:
-            _move(p, p.labels, unit, units, work.panels.labels, number, work.stage, np.nan)
+        panels = work.panels
+        if gradient:
+            _move(p, p.d_logits, unit, units, panels.logits, number, work.stage, None)
+        else:
+            _move(p, p.logits, unit, units, panels.logits, number, work.stage, np.nan)
+            if dense:
+                _move(p, p.labels, unit, units, panels.labels, number, work.stage, np.nan)
 
-    return read
-
-
-def _make_writer(compute: str, source: str) -> Any:
-    def write(problem: Any, task: int, unit: int, units: int) -> None:
-        _ = source
-        p = numba.carray(problem, 1)[0]
-        zero = zeros(compute, 1)
-        number = size_of(first_lane(zero))
-        work = lay_out(p, task, zero)
-        _move(p, p.d_logits, unit, units, work.panels.logits, number, work.stage, None)
-
-    return write
+    return move
 
 
 @functools.cache
 def run_reader(compute: str, dense: bool) -> int:
     """The function that brings units to a panel: those of the logits, and of `dense` labels."""
     name = f"read_runs_{'dense' if dense else 'sparse'}_{compute}"
-    return compile_callback(_make_reader(compute, dense, digest()), _MOVER, name)
+    return compile_callback(_make_mover(compute, dense, False, digest()), _MOVER, name)
 
 
 @functools.cache
 def run_writer(compute: str) -> int:
     """The function that writes the gradients of units from the panel of their logits."""
-    return compile_callback(_make_writer(compute, digest()), _MOVER, f"write_runs_{compute}")
+    function = _make_mover(compute, False, True, digest())
+    return compile_callback(function, _MOVER, f"write_runs_{compute}")

@@ -8,7 +8,7 @@ from .compile import inlined
 from .extent import start_of
 from .intrinsics import lanes_of, pointer, size_of
 from .memory import AHEAD
-from .panel import collected, get_numbers
+from .panel import get_numbers
 from .tile import Chunk, Tile, fetch, tile_of
 from .workspace import Workspace
 
@@ -119,9 +119,9 @@ def labels_panel(work: Workspace, rows: Any) -> int:
 
 @inlined
 def gradient_panel(p: Any, work: Workspace, rows: Any) -> int:
-    """Where the gradients of the unit are collected, 0 if nowhere."""
-    if rows is None:
-        return collected(p, work.panels)
+    """Where the gradients of the unit are collected, 0 if nowhere: in the place of its logits."""
+    if p.collected != 0:
+        return logits_panel(work, rows)
     return 0
 
 

@@ -39,7 +39,7 @@ class Plan(NamedTuple):
         The parts of `Workspace`.
     numbers
         The numbers of the stage.
-    panel_numbers, panel_logits, panel_labels, panel_output
+    panel_numbers, panel_logits, panel_labels
         The parts of the panels, see :mod:`.panel`.
     example, room
         The numbers of `Workspace` and of its stage.
@@ -68,7 +68,6 @@ class Plan(NamedTuple):
     panel_numbers: int = 0
     panel_logits: int = 0
     panel_labels: int = 0
-    panel_output: int = 0
     example: int = 0
     room: int = 0
     size: int = 0
@@ -84,7 +83,6 @@ def plan(
     gradient: bool,
     panel: int,
     dense: bool,
-    collected: int,
 ) -> Plan:
     """Divide scratch memory.
 
@@ -100,8 +98,6 @@ def plan(
         Whether the exponentials of all chunks are kept; whether a gradient is wanted at all.
     panel, dense
         Bytes of the panels of an operand, and whether there are panels of labels, too.
-    collected
-        Bytes of a panel of gradients.
     """
     chunks = max(1, -(-vectors // chunk))
     example = (min(chunk, vectors) + 1) * register
@@ -131,7 +127,6 @@ def plan(
         "panel_numbers": NUMBERS_SIZE,
         "panel_logits": panel,
         "panel_labels": panel if dense else 0,
-        "panel_output": collected,
     }
     begin = 0
     offsets = {}
@@ -241,7 +236,6 @@ def lay_out(p: Any, task: int, stored: Any) -> Workspace:
             start + w.panel_numbers,
             start + w.panel_logits,
             start + w.panel_labels,
-            start + w.panel_output,
             task,
         ),
         stored,
